@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def test_it_is_measured_once_and_the_result_is_read_by_others(stack: PacedStack)
     # Two answers at one time, each 0.05 s and 11 times 0.02 s long.
     output = first.host["operations"][0]["measured"]["output, concurrency 2"]
     assert 0 < output["value"] < 90
-    assert "concurrency 2" in first.run.out, "the run ends with a table"
+    assert "model paced:1b" in first.run.out
+    assert re.search(r"^ +2 +\d+\.\d ", first.run.out, re.M), "the run ends with a table"
     assert (stack.reports / "benchmarks" / "benchmark.html").exists()
     (result,) = stack.collected()
     jsonschema.Draft202012Validator(schema.generate()).validate(result)

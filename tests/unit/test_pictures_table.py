@@ -100,3 +100,19 @@ def test_a_rate_and_a_missing_figure_are_shown() -> None:
     show([make_result(loads=(Load(rate=0.5),), invalid=("error",) * 4)], out)
     (row,) = (line.split() for line in out.getvalue().splitlines() if "0.5/s" in line[:12])
     assert row == ["0.5/s", "-", "-", "-", "-", "-", "!", "0/20", "-"]
+
+
+@pytest.mark.parametrize(
+    ("named", "digest", "shown"),
+    [("qwen3:8b", "a" * 64, "qwen3:8b"), ("", "b" * 64, "b" * 12), ("", "tiny 5", "tiny 5")],
+)
+def test_a_model_is_shown_by_its_name(named: str, digest: str, shown: str) -> None:
+    result = make_result("ai1")
+    fingerprint = result.measurement.fingerprint.model_copy(update={"model": digest})
+    update = {"model": named, "fingerprint": fingerprint}
+    out = io.StringIO()
+    show(
+        [result.model_copy(update={"measurement": result.measurement.model_copy(update=update)})],
+        out,
+    )
+    assert f", model {shown}, on cpu" in out.getvalue().replace("\n", "")

@@ -188,6 +188,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         measurement = Measurement(
             target=self.spec.target,
             name=self.spec.server,
+            model=action.model,
             host=self.host.name,
             at=state.machine.now,
             cause=action.cause,

@@ -231,6 +231,7 @@ class Measurement(Frozen):
     :param schema_version: of the stored form.
     :param target: what was asked: ``ollama``, ``openai`` or ``queue``.
     :param name: the server, as ``service ollama`` or its endpoint.
+    :param model: the name of the model that was asked.
     :param host: the host's name in the inventory.
     :param at: when it began, in seconds since 1970.
     :param cause: why it was measured.
@@ -247,6 +248,7 @@ class Measurement(Frozen):
     schema_version: int = SCHEMA
     target: Literal["ollama", "openai", "queue"]
     name: str
+    model: str = ""
     host: str
     at: Moment
     cause: str

@@ -130,6 +130,7 @@ def make_measurement(
     return Measurement(
         target="openai",
         name=f"service {service}",
+        model=model,
         host=host,
         at=at,
         cause=cause,

@@ -24,6 +24,7 @@ from stackmend.worker.pictures.common import (
     format_load,
     name_axis,
     name_baseline,
+    name_model,
     shorten,
 )
 from stackmend.worker.pictures.content import Block, Cell, Content, Note, Section
@@ -141,7 +142,7 @@ def _build_section(
         for part in (
             measurement.host,
             measurement.fingerprint.engine,
-            measurement.fingerprint.model,
+            name_model(measurement),
         )
         if part
     )
@@ -191,8 +192,8 @@ def _list_facts(result: Result) -> Iterator[tuple[str, Cell]]:
     measurement, fingerprint = result.measurement, result.measurement.fingerprint
     yield "server", Cell((clean(measurement.name),))
     yield "engine", Cell((clean(f"{fingerprint.engine} {fingerprint.version}".strip()),))
-    if fingerprint.model:
-        yield "model", Cell((clean(fingerprint.model),))
+    if model := name_model(measurement):
+        yield "model", Cell((clean(model),))
     if fingerprint.processor:
         yield "on", Cell((clean(fingerprint.processor),))
     yield "measured", Cell((figures.format_moment(measurement.at),))

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar, get_args
 
 from stackmend.redaction import format_safe_line, redact_likely
-from stackmend.worker.benchmark.state import Comparison, Invalid, Load, Result, Summary
+from stackmend.worker.benchmark.state import (
+    Comparison,
+    Invalid,
+    Load,
+    Measurement,
+    Result,
+    Summary,
+)
 from stackmend.worker.pictures.content import Cell, Mark
 from stackmend.worker.pictures.figures import MISSING
 from stackmend.worker.pictures.metrics import Metric
@@ -33,6 +40,12 @@ OUTCOMES: dict[str, tuple[str, Mark]] = {
 def clean(text: str, limit: int = LONGEST_NAME) -> str:
     """Foreign text on one line, without secrets and what steers whoever shows it."""
     return format_safe_line(redact_likely(text), limit)
+
+
+def name_model(measurement: Measurement) -> str:
+    """The model that was asked, by its name, and by a part of its digest where that is all."""
+    known = measurement.fingerprint.model
+    return measurement.model or (known[:12] if len(known) == 64 else known)
 
 
 def shorten(text: str, limit: int = LONGEST_LABEL) -> str:
