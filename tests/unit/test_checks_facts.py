@@ -16,16 +16,18 @@ from pydantic import ValidationError
 
 from stackmend.checks import ExecCheck, HttpCheck, TcpCheck
 from stackmend.checks.facts import CheckResults, parse
+from stackmend.checks.spec import NameCheck
 from stackmend.checks.state import CheckResult
 from tests.marks import checked
 
 HTTP = HttpCheck(url="http://127.0.0.1:8000/healthz", contains="ok")
 BETWEEN = HttpCheck(url="http://api:8000/healthz", inside="worker")
 TCP = TcpCheck(address="redis:6379", inside="api")
+NAME = NameCheck(hostname="redis", inside="api")
 EXEC = ExecCheck(service="redis", command=("redis-cli", "ping"), contains="PONG")
 
 
-def result(check: HttpCheck | TcpCheck | ExecCheck, *lines: str) -> CheckResult:
+def result(check: HttpCheck | TcpCheck | ExecCheck | NameCheck, *lines: str) -> CheckResult:
     """What comes of one check and the probe's lines about it."""
     (found,) = parse(
         [
@@ -129,6 +131,11 @@ SEEN = ["method curl", "ms 30", "tries 2"]
             ["stopped api p-api-1=exited p-api-2=paused", "result failed"],
             "connect to redis:6379 from inside api: "
             "api is not running: p-api-1 is exited, p-api-2 is paused",
+        ),
+        (
+            NAME,
+            ["container p-api-1 1", "method exec+resolver", "rc 124", "result unknown"],
+            "resolve redis from inside api: not known: no answer came in time",
         ),
         (
             TCP,

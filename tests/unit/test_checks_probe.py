@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from stackmend.checks.facts import CheckResults, parse
 from stackmend.checks.state import CheckResult
+from tests.marks import checked
 from tests.unit.checks_peer import Peer, Shell, make_shell, peer
 
 TOOLS = {
@@ -264,6 +265,25 @@ def test_a_name_is_resolved_and_nothing_more(tool: str, tmp_path: Path) -> None:
     assert here.method == nobody.method == "resolver"
     assert (nobody.outcome, nobody.hints) == ("failed", ("name-not-resolved",))
     assert nobody.evidence == "resolve nobody.invalid from the host: it does not resolve"
+
+
+def test_a_name_that_a_container_is_asked_for_is_said_to_be_so(tmp_path: Path) -> None:
+    """As of every other check: its network could not be entered, so its own tools asked."""
+    shell = make_shell(tmp_path / "bin", "getent", "bash")
+    docker = tmp_path / "bin" / "docker"
+    docker.write_text('#!/bin/sh\n[ "$1" = exec ] || exit 1\nshift 5\nexec "$@"\n')
+    docker.chmod(0o755)
+    checks = [
+        {"kind": "name", "hostname": "localhost", "inside": "api"},
+        {"kind": "tcp", "address": "localhost:1", "inside": "api"},
+    ]
+    containers = (f"api 1 running {'1' * 64} shop-api-1",)
+    command = CheckResults().command("shop", checks, attempts=1, containers=containers)
+    with shell.start(command.get_raw_value()) as process:
+        out, _ = process.communicate(timeout=60)
+    name, call = parse(checked(command.get_raw_value(), out.decode()))
+    assert (name.outcome, name.method) == ("passed", "exec+resolver")
+    assert (call.outcome, call.method) == ("failed", "exec+bash")
 
 
 def test_a_name_without_an_answer_in_time_is_not_known(tmp_path: Path) -> None:

@@ -500,7 +500,8 @@ def _explain_exec(check: ExecCheck, answer: Answer, outcome: Outcome) -> str:
 def _explain_unknown(answer: Answer) -> str:
     if answer.get("reason"):
         return f"not known, {answer.get('reason')}"
-    if answer.get("rc") == "28":
+    # Its own time is over, or it was ended from outside.
+    if answer.get("rc") in ("28", "124", "137", "143"):
         return "not known: no answer came in time"
     if answer.get("rc") == "98":
         return (

@@ -440,11 +440,14 @@ checks_http_once() {
 checks_name_once() {
     : >"$prefix.err"
     : >"$prefix.said"
-    addresses=$(checks_reach "$grace" resolve "$seconds" "$target" 2>>"$prefix.err")
-    rc=$?
+    {
+        checks_reach "$grace" resolve "$seconds" "$target"
+        echo "$? $route" >"$prefix.rc"
+    } 2>>"$prefix.err" | head -c 65536 >"$prefix.reply"
+    read -r rc route <"$prefix.rc"
     checks_read_method
     method=${route}resolver
-    resolved=$(printf '%s\n' "$addresses" | sed -n 's/^\([0-9a-fA-F:.]*\) *STREAM.*/\1/p' | sort -u | head -n 8 | tr '\n' ' ')
+    resolved=$(sed -n 's/^\([0-9a-fA-F:.]*\) *STREAM.*/\1/p' "$prefix.reply" | sort -u | head -n 8 | tr '\n' ' ')
     case $rc in
         0) result=passed ;;
         6) result=failed ;;
