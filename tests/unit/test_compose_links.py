@@ -34,7 +34,14 @@ from stackmend.compose.plan.links import (
 )
 from stackmend.compose.plan.path import find_hops, list_containers, make_checks
 from stackmend.compose.reconciler import ComposeReconciler
-from stackmend.compose.source import File, Source, SourceError, make, name_files
+from stackmend.compose.source import (
+    File,
+    Source,
+    SourceError,
+    is_service_name,
+    make,
+    name_files,
+)
 from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, Mended
 from stackmend.decision import Finding
 from stackmend.reporting.collect import Collector
@@ -121,7 +128,7 @@ ADDRESSES = st.builds(
 
 
 @given(
-    name=st.text("-._az9", min_size=3, max_size=250),
+    name=st.text("-._az9", min_size=1, max_size=200).filter(is_service_name),
     environment=st.dictionaries(
         st.one_of(HOSTILE, st.builds("{}_URL".format, HOSTILE)), ADDRESSES, max_size=6
     ),
@@ -319,6 +326,18 @@ def test_the_limit_of_a_run_holds_what_links_may_take(count: int, reading: int) 
 def test_ignored_addresses_are_left_alone() -> None:
     settings = {"links": {"on_conflict": "override", "ignore": ["api.REDIS_URL"]}}
     assert not classified(ENVIRONMENT, **settings).wrong
+
+
+@pytest.mark.parametrize("name", [".api", "-api", "...", "a.b"])
+def test_an_address_of_a_service_with_any_name_can_be_left_alone(name: str) -> None:
+    services = {name: {"environment": ENVIRONMENT}, "redis": {"image": "redis:7"}}
+    subject = f"{name}.REDIS_URL"
+    for ignored in ((), (subject,)):
+        links = {"links": {"ignore": ignored}}
+        desired = Desired(compose(services), settings=links)
+        host = well(desired, World(images=["lab/box:1", "redis:7"]))
+        found = classify_links(desired.spec, {}, host.declared(desired))
+        assert [wrong.subject for wrong in found.wrong] == ([] if ignored else [subject])
 
 
 @pytest.mark.parametrize(

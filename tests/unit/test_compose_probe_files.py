@@ -107,6 +107,14 @@ def test_a_record_that_is_being_replaced_is_compared_here(host: Host) -> None:
     assert state.files == digests() | {"compose.yaml": hashlib.sha256(b"x\n").hexdigest()}
 
 
+def test_a_service_on_other_files_is_known_by_any_name(host: Host) -> None:
+    names = ("web", ".web", "...", "-web")
+    spec = ComposeSpec(project="shop", source=Path(), directory=str(host.project))
+    words = shlex.split(commands.mark_stale(spec, names).get_raw_value())
+    subprocess.run([*host.shell, *words[1:]], timeout=60, check=True)
+    assert {*host.probe()[0].stale} == {*names}
+
+
 @pytest.mark.parametrize("lost", ["files", "digests"])
 def test_files_that_were_not_looked_at_are_not_taken_for_equal(host: Host, lost: str) -> None:
     """The lists and the record do not agree: nothing follows from them."""

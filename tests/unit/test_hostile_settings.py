@@ -719,14 +719,15 @@ def test_keys_that_compose_refuses(text: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["we b", "", "web/api", "wéb", "web\n", "a" * 201, "web\x1b[2J", "$web", "../web"]
+    "name",
+    ["we b", "", "web/api", "wéb", "web\n", "a" * 201, "web\x1b[2J", "$web", "../web", ".", ".."],
 )
 def test_a_service_has_a_name_that_compose_takes(tmp_path: Path, name: str) -> None:
     (tmp_path / "compose.yaml").write_text(json.dumps({"services": {name: {"image": "a"}}}))
     (line,) = judged(stack(tmp_path))
     assert line.startswith("stack.source: compose.yaml: services: ")
     assert "is not a service's name, which holds letters, digits, '.', '_' and '-'" in line
-    for right in ("web", "Web.api_2-x", "-web", "a" * 200):
+    for right in ("web", "Web.api_2-x", "-web", ".web", "...", "a" * 200):
         (tmp_path / "compose.yaml").write_text(json.dumps({"services": {right: {"image": "a"}}}))
         assert judged(stack(tmp_path)) == []
 

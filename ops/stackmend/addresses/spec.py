@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from stackmend.frozen import Frozen
 from stackmend.problems import abbreviate
 
-_IGNORED = re.compile(r"[^.\s]\S*\.\S+")
+_IGNORED = re.compile(r"\S+\.\S+")
 
 
 def _wrap_single(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from pyinfra.api import FactBase, StringCommand
 
 from stackmend.compose.resolvers import find_engine_resolver, parse_resolvers
-from stackmend.compose.source import COMPOSE_FILES, MAXIMUM_BYTES, OVERRIDE_FILES
+from stackmend.compose.source import COMPOSE_FILES, MAXIMUM_BYTES, OVERRIDE_FILES, is_service_name
 from stackmend.compose.state import (
     OUR_FILES,
     Applied,
@@ -29,7 +29,9 @@ from stackmend.compose.state import (
     Surroundings,
 )
 from stackmend.connection import make_mark, parse_probe, parse_rows, parse_sections, script
+from stackmend.errors import StepError
 from stackmend.paths import STATE_ROOT, is_inside, is_name, is_plain
+from stackmend.problems import abbreviate
 from stackmend.provenance import LABEL, TEMPORARY_NAME
 from stackmend.steering import parse_ignored
 
@@ -238,6 +240,7 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
 
     :raises EngineHung: the engine did not answer.
     :raises NoCompose: the host has no Compose.
+    :raises StepError: a service has a name that stackmend cannot use.
     :raises ValueError: Compose refuses the files; the text is Compose's own.
     """
     found = parse_sections(output, mark)
@@ -259,8 +262,11 @@ def parse_declared(output: Sequence[str], mark: str, directory: str) -> Declared
         raise ValueError(problem or "docker compose config failed without a word")
     (config,) = _parse_documents(lines)
     for name in config.get("services") or {}:
-        if not is_name(name):
-            raise ValueError(f"services.{name}: must be a name such as web, not {name!r}")
+        if not is_service_name(name):
+            # Compose takes it, so no other choice of files would help.
+            raise StepError(
+                f"services: stackmend takes no service called {abbreviate(name)}; rename it"
+            )
     return Declared(
         config=_finalize(config, workdir, directory),
         hashes=dict(line.split(" ", 1) for line in found.get("hashes", (0, []))[1] if " " in line),

@@ -114,7 +114,7 @@ recorded_state() {
   end $?
   [ -f "$state/applied.json" ] && section applied cat "$state/applied.json"
   section sharing sharing
-  [ -d "$state/stale" ] && section stale ls "$state/stale"
+  [ -d "$state/stale" ] && section stale ls -A "$state/stale"
   [ -f "$state/layer.yaml" ] && section layer head -c 65537 "$state/layer.yaml"
   [ -f "$state/mends" ] && section mends tail -n 200 "$state/mends"
   [ -f "$state/files" ] && section files recorded

@@ -731,11 +731,24 @@ def _list_texts(value: Any) -> list[str]:
 
 
 def _check_service_name(where: str, service: str) -> None:
-    if not SERVICE_NAME.fullmatch(service) or len(service) > MAXIMUM_SERVICE:
+    if not is_service_name(service):
         raise SourceError(
             f"{where}: {abbreviate(service)} is not a service's name, which holds letters, digits, "
-            f"'.', '_' and '-', {MAXIMUM_SERVICE} at most"
+            f"'.', '_' and '-', {MAXIMUM_SERVICE} at most, and is neither '.' nor '..'"
         )
+
+
+def is_service_name(name: str) -> bool:
+    """Whether a service may have a name: by Compose's rule, and as that of a file on the host.
+
+    >>> is_service_name(".api"), is_service_name(".")
+    (True, False)
+    """
+    return (
+        SERVICE_NAME.fullmatch(name) is not None
+        and len(name) <= MAXIMUM_SERVICE
+        and name not in (".", "..")
+    )
 
 
 def _check_service(where: str, body: Any, source: Source) -> list[str]:
