@@ -662,6 +662,39 @@ def test_a_link_bears_the_name_of_what_holds_it() -> None:
         assert f"({one.subject.removeprefix('api.')})" in quoted
 
 
+@pytest.mark.parametrize(
+    ("names", "port", "blocks"),
+    [
+        # Right, and wrong because it is the host's port.
+        (("SITE_URL",), 4000, False),
+        (("WEBHOOK_URL",), 8081, False),
+        (("BACKEND_URL",), 4000, True),
+        (("BACKEND_URL",), 8081, True),
+        # What only one of them needs is needed.
+        (("SITE_URL", "BACKEND_URL"), 4000, True),
+    ],
+)
+def test_an_address_for_browsers_that_nobody_answers_fails_no_run(
+    names: tuple[str, ...], port: int, blocks: bool
+) -> None:
+    ports = [{"target": 4000, "published": "8081", "protocol": "tcp"}]
+    body = {"image": "litellm:1", "ports": ports}
+    environment = dict.fromkeys(names, f"http://web:{port}")
+    services = {"web": body, "api": {"environment": environment}}
+    (found,) = find_all({}, evidence="refused", services=services)
+    assert "refused" in "\n".join([found.cause, *found.evidence])
+    assert found.blocks is blocks
+    desired = Desired(compose(services), settings={"links": {}})
+    host = well(desired, World(images=["lab/box:1", "nginx:1"]))
+    declared = host.declared(desired)
+    links = classify_links(desired.spec, {}, declared).links
+    (check,) = make_link_checks(desired.spec, links, declared, host.state())
+    results = {check.name: CheckResult(name=check.name, outcome="failed", evidence="refused")}
+    known = classify_links(desired.spec, {}, declared, host.state(), results, {})
+    # Nor is anybody waited for who may never come.
+    assert known.is_waiting is (blocks and port == 4000)
+
+
 FILES = {
     "compose.yaml": b"services:\n  redis:\n    image: redis:7\n  api:\n    environment:\n"
     b"      REDIS_URL: redis://localhost:6379/1\n      QUEUE: ${QUEUE}\n",

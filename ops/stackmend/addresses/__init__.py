@@ -1,7 +1,7 @@
 """Addresses: what a service is given to reach another by, read, classified and corrected. Pure."""
 
 from stackmend.addresses.classification import classify
-from stackmend.addresses.listing import is_call, list_links
+from stackmend.addresses.listing import is_call, is_for_browsers, list_links
 from stackmend.addresses.override import make_override
 from stackmend.addresses.patch import make_patch
 from stackmend.addresses.reading import list_unread, read
@@ -11,6 +11,7 @@ __all__ = [
     "Sources",
     "classify",
     "is_call",
+    "is_for_browsers",
     "list_links",
     "list_unread",
     "locate",

@@ -12,10 +12,10 @@ from stackmend.addresses.corrections import format_edits, make_edits, replace_ho
 from stackmend.addresses.exchanged import find_swapped, report_swapped
 from stackmend.addresses.gateway import GATEWAYS, classify_gateway
 from stackmend.addresses.kinds import is_host_name, is_known_scheme, is_loopback, is_typical_port
+from stackmend.addresses.listing import is_for_browsers
 from stackmend.addresses.loopback import classify_loopback
 from stackmend.addresses.naming import classify_name
 from stackmend.addresses.proxies import add_exemptions
-from stackmend.addresses.reading import find_side
 from stackmend.addresses.stack import Stack
 from stackmend.addresses.state import Address, ImageFacts, Judgement, Running
 from stackmend.addresses.target import classify_form
@@ -79,7 +79,7 @@ def _hold_back(stack: Stack, judgement: Judgement) -> Judgement:
     address = judgement.address
     if judgement.status == "right":
         return judgement
-    if judgement.status == "wrong" and judgement.reason in _DOUBTFUL and _is_public(address):
+    if judgement.status == "wrong" and judgement.reason in _DOUBTFUL and is_for_browsers(address):
         cause = f"{address.place.name} is for browsers by its name, and {judgement.cause}"
         return _make_ambiguous(judgement.model_copy(update={"cause": cause}))
     if address.scheme and not is_known_scheme(address.scheme):
@@ -98,11 +98,6 @@ def _hold_back_scheme(stack: Stack, judgement: Judgement) -> Judgement:
         if not any(is_typical_port(address.port, kind) for kind in kinds):
             return Judgement(address=address)
     return _make_ambiguous(judgement) if judgement.edits else judgement
-
-
-def _is_public(address: Address) -> bool:
-    """Whether an address of a service is for browsers by the name of what holds it."""
-    return bool(address.target) and find_side(address.place.hint, address.scheme) == "browser"
 
 
 def _make_ambiguous(judgement: Judgement) -> Judgement:

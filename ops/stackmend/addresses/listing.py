@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from stackmend.addresses.reading import find_side
 from stackmend.addresses.state import Address, Judgement, Link
 
 
@@ -14,6 +15,14 @@ def is_call(address: Address) -> bool:
         and place.kind != "healthcheck"
         and address.side not in ("browser", "bind")
     )
+
+
+def is_for_browsers(address: Address) -> bool:
+    """Whether an address of a service is for browsers by the name of what holds it.
+
+    The service that has it may call it or not: no run fails because of it.
+    """
+    return bool(address.target) and find_side(address.place.hint, address.scheme) == "browser"
 
 
 def list_links(addresses: Iterable[Address | Judgement]) -> tuple[Link, ...]:

@@ -165,9 +165,14 @@ class Links(Frozen):
         return self.is_broken(judgement) or not self.proven
 
     def is_broken(self, judgement: Judgement) -> bool:
-        """Whether nothing answers a call to an address; of a name that has none nobody knows."""
+        """Whether nothing answers a call that a service depends on.
+
+        Of a name that has no address nobody knows, nor whether an address for browsers is called.
+        """
         link = self.get_link(judgement)
-        return link is not None and not link.name_only and self.get_outcome(judgement) == "failed"
+        if link is None or link.name_only or addresses.is_for_browsers(judgement.address):
+            return False
+        return self.get_outcome(judgement) == "failed"
 
     def get_outcome(self, judgement: Judgement) -> str:
         """The same in a word; empty where it was not asked."""
@@ -673,13 +678,14 @@ def _find_unproven(draft: Draft, judgements: Sequence[Judgement], result: CheckR
     cause = result.evidence.removeprefix(f"{result.name}: ")
     lines = dict.fromkeys(line.removeprefix(f"{result.name}: ") for line in result.details)
     details = [line for line in lines if line not in cause]
+    needed = not all(addresses.is_for_browsers(judgement.address) for judgement in judgements)
     draft.find(
         _name_link(result, judgements),
         "link",
         cause,
         evidence=[*dict.fromkeys(map(describe, judgements)), *details],
         remedy=result.remedy,
-        blocks=result.outcome == "failed",
+        blocks=needed and result.outcome == "failed",
     )
 
 
