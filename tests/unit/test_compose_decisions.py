@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from stackmend.addresses.kinds import find_served_kind
 from stackmend.addresses.spec import LinksPolicy
 from stackmend.compose.plan.declaration import find_unpublished, list_mounts, sort_into_levels
 from stackmend.compose.plan.gates import (
@@ -215,6 +216,9 @@ def test_classify_takes_completion_for_an_end_only_where_nothing_is_served() -> 
     assert verdict("redis", server, **ended)[1]
 
 
+STARTED = {"depends_on": {"it": {"condition": "service_started"}}}
+
+
 @pytest.mark.parametrize(
     ("body", "web", "serves"),
     [
@@ -222,12 +226,21 @@ def test_classify_takes_completion_for_an_end_only_where_nothing_is_served() -> 
         ({}, {"environment": {"IT_HOST": "it", "IT_PORT": "80"}}, "web calls it (IT_HOST)"),
         ({}, {"command": ["serve", "--upstream", "http://it:80"]}, "web calls it (upstream)"),
         ({}, {"depends_on": {"it": {"condition": "service_healthy"}}}, "web needs it healthy"),
+        ({"image": "redis:7"}, STARTED, "web needs it, which runs redis"),
         (
-            {"image": "redis:7"},
-            {"depends_on": {"it": {"condition": "service_started"}}},
-            "",
+            {"image": "redis:7", "command": ["redis-server", "--save", ""]},
+            STARTED,
+            "web needs it, which runs redis",
+        ),
+        (
+            {"image": "postgres:16", "restart": "on-failure"},
+            {},
+            "it runs postgres, with the restart policy on-failure",
         ),
         # Jobs: some wait for their start, their end, or have their name in a word.
+        ({"image": "redis:7", "command": ["redis-cli", "-h", "x", "save"]}, STARTED, ""),
+        ({"image": "postgres:16", "command": ["psql", "-h", "postgres"]}, STARTED, ""),
+        ({"image": "redis:7"}, {**STARTED, "scale": 0}, ""),
         ({"image": "redis:7"}, {}, ""),
         ({}, {"depends_on": {"it": {"condition": "service_started"}}}, ""),
         ({}, {"environment": {"MODE": "it"}}, ""),
@@ -246,7 +259,7 @@ def test_who_serves_others_is_started_and_a_job_is_done(
     body: dict[str, Any], web: dict[str, Any], serves: str
 ) -> None:
     desired = Desired(compose({"it": body, "web": web}))
-    world = well(desired, World(images=["lab/box:1", "redis:7"]))
+    world = well(desired, World(images=["lab/box:1", "redis:7", "postgres:16"]))
     world.damage("it", status="exited", exit_code=0, **ENDED)
     assert explain_serving("it", desired.services) == serves
     assert bool(classify(desired.services, world.state(), NOW).failed) == bool(serves)
@@ -258,6 +271,32 @@ def test_who_serves_others_is_started_and_a_job_is_done(
     world.damage("it", status="running")
     gone = find_unstable(world.state(), before, desired.services)
     assert bool(gone) == bool(serves)
+
+
+@pytest.mark.parametrize(
+    ("image", "body", "kind"),
+    [
+        ("docker.io/library/redis:7@sha256:0", {}, "redis"),
+        ("mysql:8", {"command": ["--skip-log-bin"]}, "mysql"),
+        ("postgres:16", {"command": ["docker-entrypoint.sh", "postgres", "-c", "x=1"]}, "postgres"),
+        ("redis:7", {"command": ["sh", "-c", "A=1 exec redis-server --port 1"]}, "redis"),
+        ("redis:7", {"entrypoint": ["/usr/local/bin/redis-server"], "command": ["/c"]}, "redis"),
+        ("ollama/ollama", {"command": ["serve"]}, "ollama"),
+        # A server's name may be that of a host.
+        ("postgres:16", {"command": ["sh", "-c", "wait-for postgres && createdb x"]}, ""),
+        ("postgres:16", {"entrypoint": ["/wait-for", "postgres"]}, ""),
+        ("postgres:16", {"command": ["-V"]}, ""),
+        ("mysql:8", {"command": ["mysqld", "--initialize"]}, ""),
+        ("redis:7", {"entrypoint": ["/init.sh"]}, ""),
+        ("redis:7", {"entrypoint": ["docker-entrypoint.sh"]}, ""),
+        ("redis:7", {"entrypoint": ["/init.sh"], "command": ["--port", "1"]}, ""),
+        ("ollama/ollama", {"command": ["pull", "x"]}, ""),
+        ("redis:7", {"build": {"context": "."}}, ""),
+        ("lab/box:1", {"command": ["redis-server"]}, ""),
+    ],
+)
+def test_a_server_is_what_surely_starts_one(image: str, body: dict[str, Any], kind: str) -> None:
+    assert find_served_kind({"image": image, **body}) == kind
 
 
 def test_unstable_is_what_moved() -> None:

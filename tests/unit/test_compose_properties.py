@@ -64,6 +64,9 @@ def stacks(draw: st.DrawFn) -> Desired:
             files[f"{name}/Dockerfile"] = draw(st.sampled_from("12"))
         else:
             body["image"] = draw(st.sampled_from(["lab/box:1", "lab/box:2", "lab/redis:7"]))
+            if "x-completes" in body and "redis" in body["image"]:
+                # With no command of its own it would serve.
+                body["command"] = ["redis-cli", "-h", "elsewhere", "save"]
         if draw(st.integers(0, 2)) == 0:
             path = f"{name}.conf"
             files[path] = draw(st.sampled_from("12"))

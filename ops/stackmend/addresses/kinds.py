@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import dropwhile
 from typing import Any, NamedTuple
 
 
@@ -213,6 +214,12 @@ _LOOPBACK = re.compile(r"localhost|localhost\.localdomain|127(?:\.\d{1,3}){3}|::
 #: Programs that start whatever an image is for.
 _OF_ANY_IMAGE = frozenset({"docker-entrypoint.sh", "entrypoint.sh"})
 
+#: Words that hand on to the program that follows them.
+_WRAPPERS = _OF_ANY_IMAGE | {"--", "dumb-init", "exec", "tini"}
+_SHELLS = frozenset({"ash", "bash", "sh"})
+#: Options with which a server does something once, and ends.
+_ONCE = frozenset("--help --version -V --initialize --initialize-insecure --single".split())
+
 #: Ports that anything may listen on.
 _COMMON_PORTS = frozenset(
     {
@@ -364,6 +371,53 @@ def is_server(kind: str, body: Mapping[str, Any]) -> bool:
     if "serve" in servers:
         return "serve" in words and kind in words
     return bool(words & servers)
+
+
+def find_served_kind(body: Mapping[str, Any]) -> str:
+    """The kind of server that a service is sure to start; empty for a job, and where in doubt.
+
+    By the image alone where nothing takes the place of what it starts by itself.
+
+    >>> find_served_kind({"image": "redis:7"})
+    'redis'
+    >>> find_served_kind({"image": "redis:7", "command": ["redis-cli", "-h", "redis", "save"]})
+    ''
+    """
+    kind = find_kind("", body)
+    if not kind or body.get("build"):
+        return ""
+    words = [*_as_words(body.get("entrypoint")), *_as_words(body.get("command"))]
+    if not words:
+        return kind
+    if _ONCE.intersection(words):
+        return ""
+    programs = [_find_program(script) for script in _split_script(words)]
+    options = not body.get("entrypoint") and words[0].startswith("-")
+    return kind if options or {*KINDS[kind].servers.split()} & {*programs} else ""
+
+
+def _as_words(value: Any) -> list[str]:
+    """The words of a command, as far as they are read."""
+    words = value.split() if isinstance(value, str) else value or ()
+    return [str(word)[:20_000] for word in words]
+
+
+def _split_script(words: list[str]) -> list[list[str]]:
+    """The commands that words run: those of the script, where a shell has one."""
+    words = list(dropwhile(lambda word: word.rpartition("/")[2] in _WRAPPERS, words))
+    shell = len(words) > 2 and words[0].rpartition("/")[2] in _SHELLS
+    if not shell or not re.fullmatch(r"-[a-z]*c", words[1]):
+        return [words]
+    return [command.split() for command in re.split(r"[;&|\n]+", words[2])]
+
+
+def _find_program(words: list[str]) -> str:
+    """The program that a command starts, without its path; empty where it is none's."""
+    for word in words:
+        name = word.rpartition("/")[2]
+        if name not in _WRAPPERS and not re.match(r"[A-Za-z_]\w*=", word):
+            return name
+    return ""
 
 
 def is_typical_port(port: int, kind: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stackmend.addresses import is_call, read
+from stackmend.addresses.kinds import find_served_kind
 from stackmend.compose.plan.declaration import count_replicas
 
 
@@ -11,7 +12,8 @@ def explain_serving(name: str, services: Mapping[str, Mapping[str, Any]]) -> str
     """Why a service serves others for as long as they run; empty where it may be a job.
 
     Others wait for the start of a job as well, so that alone says nothing: who serves is called by
-    an address, or waited for until it is healthy. What others wait for to end is a job.
+    an address, waited for until it is healthy, or starts a known server, and others wait for its
+    start or the engine is to restart it. What others wait for to end is a job.
 
     :param services: those of the project, as Compose resolved them.
     """
@@ -37,4 +39,18 @@ def explain_serving(name: str, services: Mapping[str, Mapping[str, Any]]) -> str
             and count_replicas(services[other])
         ):
             return f"{other} calls it ({address.place.name})"
+    body = services.get(name) or {}
+    if kind := find_served_kind(body):
+        for other in waiting:
+            if count_replicas(services[other]):
+                return f"{other} needs it, which runs {kind}"
+        if policy := _find_policy(body):
+            return f"it runs {kind}, with the restart policy {policy}"
     return ""
+
+
+def _find_policy(body: Mapping[str, Any]) -> str:
+    """When the engine is to restart a service; empty for never."""
+    deployed = (body.get("deploy") or {}).get("restart_policy") or {}
+    policy = str(deployed.get("condition") or body.get("restart") or "no")
+    return "" if policy in ("no", "none") else policy
