@@ -181,6 +181,7 @@ class World:
         self.applied_problem = ""
         self.mends: list[Mended] = []
         self.stale: set[str] = set()
+        self.staged = False
         self.sharing: tuple[str, ...] = ()
         self.resolver: Resolver | None = None
         #: How the engine shows networks, what volumes images make and whether they bring a
@@ -245,6 +246,7 @@ class World:
             sharing=self.sharing,
             resolver=self.resolver,
             stale=tuple(sorted(self.stale)),
+            staged=self.staged,
         )
 
     @staticmethod
@@ -360,6 +362,7 @@ class World:
                 case Rename():
                     self.rename(action.container, action.name)
                 case Record():
+                    self.staged = False
                     self.applied = make_record(
                         self.applied,
                         desired.spec,

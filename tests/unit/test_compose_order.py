@@ -5,13 +5,14 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from stackmend import connection
-from stackmend.compose import commands
+from stackmend.compose import commands, reconciler
 from stackmend.compose.executor import Executor, Snapshot
 from stackmend.compose.plan.actions import (
     Action,
@@ -24,6 +25,7 @@ from stackmend.compose.plan.actions import (
     Remove,
     Restart,
     RestoreFiles,
+    Start,
     Up,
 )
 from stackmend.compose.plan.foreign import sort_out
@@ -492,3 +494,44 @@ def test_files_that_were_sent_are_removed_where_a_run_ends_before_they_are_prove
     monkeypatch.setattr(room, "_apply", lambda *_: True)
     assert room.execute(decided, snapshot(desired, World()), executor.lease)
     assert not ran
+
+
+def test_files_that_a_killed_run_sent_go_while_the_stack_before_is_mended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desired = shop()
+    world = well(desired)
+    ran: list[str] = []
+
+    def run(_host: Any, command: Any, **_: Any) -> connection.Result:
+        ran.append(command.get_raw_value())
+        return OK
+
+    executor = Recorder(monkeypatch).executor(desired, snapshot(desired, world))
+    monkeypatch.setattr(connection, "run", run)
+    room = ComposeReconciler(None, desired.spec, executor.source, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(room, "_wait_until_stable", lambda *_: None)
+    monkeypatch.setattr(Executor, "walk", lambda *_: None)
+    decided = Plan(actions=(Start(subject="web", cause="", container="1"),))
+    for staged in (False, True):
+        ran.clear()
+        world.staged = staged
+        held = replace(snapshot(desired, world), held=True)
+        assert room.execute(decided, held, executor.lease)
+        assert any("/staged.new" in command for command in ran) is staged
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_files_of_a_run_that_is_at_work_are_no_leftover(
+    monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    desired = shop()
+    world = well(desired)
+    world.staged = True
+    executor = Recorder(monkeypatch).executor(desired, snapshot(desired, world))
+    room = ComposeReconciler(None, desired.spec, executor.source, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(room, "fetch", lambda *_, **__: [world.state()])
+    monkeypatch.setattr(room.observer, "complete", lambda state: state)
+    monkeypatch.setattr(reconciler, "find_other_run", lambda *_: busy)
+    monkeypatch.setattr(room, "_decide", lambda state, _: state)
+    assert room.observe().staged is not busy  # type: ignore[attr-defined]

@@ -994,6 +994,15 @@ def cut_short_between_files_and_service() -> Plan:
     return world.observe(desired)
 
 
+@scenario
+def cut_short_and_put_right_otherwise() -> Plan:
+    """Files were sent and never put in place, and nothing else is to be done."""
+    desired = shop()
+    world = well(desired)
+    world.staged = True
+    return world.observe(desired)
+
+
 def keeping(**settings: Any) -> tuple[Desired, World]:
     """A service with data in an anonymous volume, whose image is about to change."""
     anonymous = [{"type": "volume", "target": "/data"}]

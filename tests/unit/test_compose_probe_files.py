@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
+import stat
 import subprocess
 from pathlib import Path
 
 import pytest
-from pyinfra.api import FactProcessError
+from pyinfra.api import FactProcessError, StringCommand
 
 from stackmend.compose import commands, facts
 from stackmend.compose.facts import ComposeStack
+from stackmend.compose.source import File, Source
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Applied, StackState
 
@@ -27,7 +30,11 @@ class Host:
         for name, text in FILES.items():
             (self.project / name).parent.mkdir(parents=True, exist_ok=True)
             (self.project / name).write_text(text)
-        spec = ComposeSpec(project="shop", source=Path(), directory=str(self.project))
+        self.spec = ComposeSpec(project="shop", source=Path(), directory=str(self.project))
+        self.record()
+
+    def record(self) -> None:
+        """Make these files the ones that were proven."""
         applied = Applied(
             project="shop",
             directory=str(self.project),
@@ -37,13 +44,12 @@ class Host:
             services={},
             applied_at=0,
         )
-        words = shlex.split(commands.record(spec, "abc").get_raw_value())
-        subprocess.run(
-            [*shell, *words[1:]],
-            input=commands.make_record_archive(applied),
-            timeout=60,
-            check=True,
-        )
+        self.run(commands.record(self.spec, "abc"), commands.make_record_archive(applied))
+
+    def run(self, command: StringCommand, sent: bytes = b"") -> None:
+        """Run one of our commands."""
+        words = shlex.split(command.get_raw_value())
+        subprocess.run([*self.shell, *words[1:]], input=sent, timeout=60, check=True)
 
     @property
     def memory(self) -> Path:
@@ -109,10 +115,36 @@ def test_a_record_that_is_being_replaced_is_compared_here(host: Host) -> None:
 
 def test_a_service_on_other_files_is_known_by_any_name(host: Host) -> None:
     names = ("web", ".web", "...", "-web")
-    spec = ComposeSpec(project="shop", source=Path(), directory=str(host.project))
-    words = shlex.split(commands.mark_stale(spec, names).get_raw_value())
-    subprocess.run([*host.shell, *words[1:]], timeout=60, check=True)
+    host.run(commands.mark_stale(host.spec, names))
     assert {*host.probe()[0].stale} == {*names}
+
+
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_files_that_a_killed_run_sent_are_private_and_go_with_the_next_record(
+    host: Host, cut_short: bool
+) -> None:
+    source = Source({"db.env": File(0o644, b"PASSWORD=s3cr\n"), "a/run": File(0o755, b"")})
+    old = os.umask(0)
+    try:
+        command, sent = commands.stage(host.spec, source, unpacked=True)
+        for _ in range(2):
+            host.run(command, sent)
+    finally:
+        os.umask(old)
+    left = host.memory / "staged"
+    if cut_short:
+        left = left.rename(host.memory / "staged.new")
+    # Two runs leave no more than one.
+    assert sorted(path.name for path in host.memory.glob("staged*")) == [left.name]
+    for place in (left, left / "tree"):
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    inside = [path for path in left.iterdir() if path.is_file()]
+    assert {path.name for path in inside} >= {"0.tar", "1.tar", "files"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in inside} == {0o600}
+    assert host.probe()[0].staged
+    host.record()
+    assert not host.probe()[0].staged
+    assert not [*host.memory.glob("staged*")]
 
 
 @pytest.mark.parametrize("lost", ["files", "digests"])

@@ -149,6 +149,7 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         "defaults": tuple(name for name in found.get("defaults", (0, []))[1] if name in DEFAULTS),
         "sharing": tuple(name for name in found.get("sharing", (0, []))[1] if is_name(name)),
         "layer": "\n".join(found.get("layer", (0, []))[1]),
+        "staged": "staged" in found,
         "stale": tuple(name for name in found.get("stale", (0, []))[1] if is_name(name)),
     }
     if "names" not in found:

@@ -114,6 +114,8 @@ recorded_state() {
   end $?
   [ -f "$state/applied.json" ] && section applied cat "$state/applied.json"
   section sharing sharing
+  # Files that a run sent, and has not proven.
+  if [ -d "$state/staged" ] || [ -d "$state/staged.new" ]; then section staged true; fi
   [ -d "$state/stale" ] && section stale ls -A "$state/stale"
   [ -f "$state/layer.yaml" ] && section layer head -c 65537 "$state/layer.yaml"
   [ -f "$state/mends" ] && section mends tail -n 200 "$state/mends"

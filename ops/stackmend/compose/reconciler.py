@@ -68,6 +68,7 @@ from stackmend.reconcile import (
     OVERHEAD,
     Observation,
     Reconciler,
+    find_other_run,
     get_project_lock,
     observe_unreadable,
     reconcile_locked,
@@ -156,6 +157,9 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             self._observed = observe_unreadable(state, "its state")
             return self._observed
         state = self.observer.complete(state)
+        # What a run has sent that is still at work is no leftover.
+        if state.staged and find_other_run(self.host, self.lock):
+            state = state.model_copy(update={"staged": False})
         try:
             self._observed = self._decide(state, self.observer.collect_results(checked))
         except (EngineHung, NoCompose) as error:
@@ -465,6 +469,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             executor = executor.take_record(applied)
             executor.walk(decided.actions, snapshot)
             self._wait_until_stable(executor, snapshot)
+            if snapshot.state.staged:
+                executor.discard_staged()
             return True
         try:
             done = self._apply(executor, decided, snapshot)

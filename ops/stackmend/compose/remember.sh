@@ -27,7 +27,7 @@ if [ -f "$state/staged/files" ]; then
   fi
 fi
 set -e
-rm -rf "$state/record.new"
+rm -rf "$state/record.new" "$state/staged.new"
 mkdir -p "$state/record.new"
 tar -xf - -C "$state/record.new"
 if [ -d "$state/staged" ]; then

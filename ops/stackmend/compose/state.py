@@ -311,6 +311,7 @@ class StackState(Frozen):
     :param sharing: other projects of ours whose directory is this one's.
     :param stale: services whose containers an apply that was cut short may have left on other
         files than those in place.
+    :param staged: whether files lie there that a run sent, and that was cut off since.
     :param layer: what the file :data:`LAYER_FILE` is to hold; empty for no such file.
     """
 
@@ -334,6 +335,7 @@ class StackState(Frozen):
     resolver: Resolver | None = None
     sharing: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
+    staged: bool = False
     layer: str = ""
     ignored: tuple[str, ...] = ()
     defaults: tuple[str, ...] = ()

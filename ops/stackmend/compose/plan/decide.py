@@ -116,8 +116,11 @@ def plan(
         _offer_checks(draft)
         decided = decided.model_copy(update={"findings": tuple(draft.findings)})
     moved = checkout is not None and (not state.applied or state.applied.checkout != checkout)
-    if actions or decided.problems or moved or is_declaration_needed(spec, digest, state):
+    needed = moved or state.staged or is_declaration_needed(spec, digest, state)
+    if actions or decided.problems or needed:
         cause = "the next run compares the host with what this one proves"
+        if state.staged and not actions:
+            cause = "a run that was cut off left files that it had sent; recording removes them"
         if moved and not actions and (move := draft.explain_move()):
             cause = f"{move}, with the same files"
         actions.append(Record(subject=spec.project, cause=cause))
