@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from stackmend import connection
-from stackmend.compose import commands, reconciler
+from stackmend.compose import commands, observer, reconciler
 from stackmend.compose.executor import Executor, Snapshot
+from stackmend.compose.observer import Observer
 from stackmend.compose.plan.actions import (
     Action,
     Build,
@@ -535,3 +536,54 @@ def test_files_of_a_run_that_is_at_work_are_no_leftover(
     monkeypatch.setattr(reconciler, "find_other_run", lambda *_: busy)
     monkeypatch.setattr(room, "_decide", lambda state, _: state)
     assert room.observe().staged is not busy  # type: ignore[attr-defined]
+
+
+def test_all_logs_of_a_reading_share_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"s{number}" for number in range(20)]
+    desired = Desired(compose({name: {"scale": 2} for name in names}))
+    world = well(desired)
+    for name in names:
+        for number in (0, 1):
+            container = world._of(name)[number]
+            world._set(container, status="exited", exit_code=1, health=None, process=None)
+    clock = [0.0]
+
+    def run(*_: Any, timeout: float, **__: Any) -> connection.Result:
+        # Every log takes long, and one hangs.
+        hangs = clock[0] > 10
+        clock[0] += timeout if hangs else 3
+        if hangs:
+            raise connection.CommandTimeout("host", "docker logs", "did not end")
+        return connection.Result(0, b"it fell\n", b"")
+
+    monkeypatch.setattr(connection, "run", run)
+    monkeypatch.setattr(observer.time, "monotonic", lambda: clock[0])
+    reader = Observer(None, desired.spec, None)  # type: ignore[arg-type]
+    logs = [each.log for each in reader._add_logs(world.state()).containers]
+    assert clock[0] == observer.LOG_TIMEOUT
+    assert logs.count(("it fell",)) == 4
+    assert logs.count(("(its log could not be read in time)",)) == 36
+    clock[0] = 0
+    assert len(reader.read_logs(names, world.state())) == 40
+    assert clock[0] == observer.LOG_TIMEOUT
+    clock[0] = 0
+    lives = reader.read_lives(names, world.state())
+    assert clock[0] == observer.LOG_TIMEOUT
+    assert {name: len(lines) for name, lines in lives.items()} == dict.fromkeys(names, 2)
+
+
+def test_the_limit_of_a_run_holds_what_logs_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    desired = shop()
+    executor = Recorder(monkeypatch).executor(desired, snapshot(desired, World()))
+    room = ComposeReconciler(None, desired.spec, executor.source, None)  # type: ignore[arg-type]
+    start = Start(subject="web", cause="", container="1")
+    limits = []
+    for seconds in (observer.LOG_TIMEOUT, 0):
+        monkeypatch.setattr(reconciler, "LOG_TIMEOUT", seconds)
+        monkeypatch.setattr(reconciler, "OUTPUT_LIMIT", 2 * seconds)
+        plans = (Plan(actions=(action,)) for action in (start, Record(subject="shop", cause="")))
+        limits.append([room.find_limit(each) for each in plans])
+    # Under the lock; before a step, and where it fails, with a log; and what is waited for.
+    before, step, waiting = 40, 40 + 40 + 20, 20 + 20
+    counted = [long - short for long, short in zip(*limits, strict=True)]
+    assert counted == [before + step, before + step + waiting]

@@ -15,7 +15,7 @@ from stackmend.basics import commands as basics
 from stackmend.checks.facts import find_limit
 from stackmend.checks.spec import parse_checks
 from stackmend.compose import commands as compose
-from stackmend.compose import reconciler, remote
+from stackmend.compose import observer, reconciler, remote
 from stackmend.connection import channel, docker_api, fetching, lease, link, preamble, process
 from stackmend.connection.first_contact.contact import Contact
 from stackmend.engine import commands as engine
@@ -60,6 +60,7 @@ def list_connection_limits() -> list[float]:
         ("models read with", [reading.HASHING]),
         ("the refs of a git server", [remote.LIST_LIMIT]),
         ("a commit of it", [remote.TREE_LIMIT]),
+        ("the logs of containers", [observer.LOG_TIMEOUT]),
         ("links that should work", [reconciler.LINK_TIMEOUT]),
         ("a script that changes the engine", [engine.LIMIT]),
         ("packages and the clock", [basics.LIMIT]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,12 @@ HUNG = 124
 
 #: Lines of a failing container's log that are shown.
 LOG_LINES = 20
+
+#: Seconds that one reading of logs has, and one of how containers ended, however many they are.
+LOG_TIMEOUT = 20.0
+
+#: Seconds that one reading of a project has for both.
+OUTPUT_LIMIT = 2 * LOG_TIMEOUT
 
 #: What :func:`~stackmend.compose.commands.read_ends` prints of an end: a container's labels are
 #: beside.
@@ -327,41 +333,49 @@ class Observer:
 
         :param healthy: whether also of their containers that are healthy.
         """
-        return [
-            line
+        containers = [
+            container
             for name in services
             for container in state.list_containers(name)
             if healthy or not _is_healthy(container)
-            for line in self._read_log(container)
+        ]
+        return [
+            f"{container.name} | {line}"
+            for container, lines in self._read_lines((each, 0) for each in containers)
+            for line in lines
         ]
 
-    def read_lives(self, service: str, state: StackState) -> tuple[str, ...]:
-        """The last lines that a service's containers wrote since they were started."""
-        return tuple(
-            line
-            for container in state.list_containers(service)
-            for line in self._read_lines(container, container.started_at)
-        )
+    def read_lives(self, services: Iterable[str], state: StackState) -> dict[str, tuple[str, ...]]:
+        """The last lines that each service's containers wrote since they were started."""
+        found: dict[str, tuple[str, ...]] = dict.fromkeys(services, ())
+        containers = [each for name in found for each in state.list_containers(name)]
+        for container, lines in self._read_lines((each, each.started_at) for each in containers):
+            name = container.service or ""
+            found[name] = (*found[name], *lines)
+        return found
 
-    def _read_log(self, container: Container) -> list[str]:
-        return [f"{container.name} | {line}" for line in self._read_lines(container)]
+    def _read_lines(
+        self, asked: Iterable[tuple[Container, float]]
+    ) -> Iterator[tuple[Container, list[str]]]:
+        """The last lines of containers, each since a moment, as far as there is time for them all.
 
-    def _read_last_words(self, container: Container) -> list[str]:
-        """What a container wrote in its last life: what it said before may be put right."""
-        # The one that is under way may have written nothing yet, and the engine notes a start a
-        # moment after it.
-        earlier = LOOP_SECONDS if container.running else 1
-        return self._read_lines(container, container.started_at - earlier)
-
-    def _read_lines(self, container: Container, since: float = 0) -> list[str]:
-        result = connection.run(
-            self.host,
-            commands.read_logs(container.id, LOG_LINES, since),
-            readonly=True,
-            secret=True,
-            timeout=20,
-        )
-        return [self.redact(line) for line in result.text.splitlines()[-LOG_LINES:]]
+        A log is evidence and nothing rests on it: where it cannot be had in time, a line says so.
+        """
+        deadline = time.monotonic() + LOG_TIMEOUT
+        for container, since in asked:
+            lines = ["(its log could not be read in time)"]
+            left = deadline - time.monotonic()
+            if left > 0:
+                with suppress(connection.CommandTimeout):
+                    result = connection.run(
+                        self.host,
+                        commands.read_logs(container.id, LOG_LINES, since),
+                        readonly=True,
+                        secret=True,
+                        timeout=left,
+                    )
+                    lines = result.text.splitlines()[-LOG_LINES:]
+            yield container, [self.redact(line) for line in lines]
 
     def redact(self, text: str) -> str:
         """Text without what nothing may show."""
@@ -388,11 +402,13 @@ class Observer:
     def _add_ends(self, state: StackState) -> StackState:
         """Fill in how containers ended that run again: the engine shows it in its events only."""
         containers = []
+        deadline = time.monotonic() + LOG_TIMEOUT
         for container in state.containers:
             young = container.running and is_young(container, state.now)
-            if young and container.restart_count and not container.exit_code:
+            left = deadline - time.monotonic()
+            if young and container.restart_count and not container.exit_code and left > 0:
                 command = commands.read_ends(container.id)
-                ends = connection.run(self.host, command, readonly=True, timeout=20).text
+                ends = connection.run(self.host, command, readonly=True, timeout=left).text
                 codes = [int(code) for code in ENDED.findall(ends)]
                 oom = container.oom_killed or OUT_OF_MEMORY.search(ends) is not None
                 container = container.model_copy(
@@ -403,13 +419,20 @@ class Observer:
 
     def _add_logs(self, state: StackState) -> StackState:
         """Fill in what containers wrote last that are down, or restart again and again."""
-        containers = (
-            container.model_copy(update={"log": tuple(self._read_last_words(container))})
+        failed = [
+            container
+            for container in state.containers
             if container.status == "restarting"
             or (container.status == "exited" and container.exit_code)
             or is_looping(container, state.now)
-            else container
-            for container in state.containers
+        ]
+        # What a container said in an earlier life may be put right. The life that is under way may
+        # have written nothing yet, and the engine notes a start a moment after it.
+        asked = ((each, each.started_at - (LOOP_SECONDS if each.running else 1)) for each in failed)
+        logs = {container.id: tuple(lines) for container, lines in self._read_lines(asked)}
+        containers = (
+            each.model_copy(update={"log": logs[each.id]}) if each.id in logs else each
+            for each in state.containers
         )
         return state.model_copy(update={"containers": tuple(containers)})
 

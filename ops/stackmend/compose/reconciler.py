@@ -25,7 +25,7 @@ from stackmend.compose.layer import (
     keep_covered,
 )
 from stackmend.compose.listening import Listeners
-from stackmend.compose.observer import Observer, find_link_limit
+from stackmend.compose.observer import LOG_TIMEOUT, OUTPUT_LIMIT, Observer, find_link_limit
 from stackmend.compose.plan.actions import Action, Build, Plan, Pull, Record, ServiceAction
 from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.declaration import find_unpublished
@@ -194,12 +194,17 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         fetching = FETCH_LIMIT if isinstance(self.spec.source, GitSource) else 0
         # Under the lock they are asked for once more.
         links = find_link_limit(self._make_link_checks(), 2) if self.spec.links else 0
-        return OVERHEAD + commands.BUSY_TIMEOUT + commands.LIMIT + fetching + steps + links
+        beside = fetching + links + OUTPUT_LIMIT
+        return OVERHEAD + commands.BUSY_TIMEOUT + commands.LIMIT + beside + steps
 
     def find_step_limit(self, action: Action) -> float:
         """Seconds that one action has, with the wait for a command of an earlier run."""
         limit: float = commands.IMAGE_LIMIT if isinstance(action, Pull | Build) else commands.LIMIT
+        # The project is read before it, and where it fails, with the logs of its services.
+        limit += 2 * OUTPUT_LIMIT + LOG_TIMEOUT
         if isinstance(action, Record):
+            # Of what is waited for, how it ended; and what services wrote that are corrected.
+            limit += 2 * LOG_TIMEOUT
             limit += self.spec.stability + find_limit(self.spec.checks)
             # A reading that begins within the time for them has its own.
             checks = self._make_link_checks()
@@ -573,7 +578,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         names = sorted({change.service for change in changes} & {*touched})
         if links is None or not names:
             return links
-        logs = {name: self.observer.read_lives(name, state) for name in names}
+        logs = self.observer.read_lives(names, state)
         return links.model_copy(update={"unheard": find_unheard(changes, logs)})
 
     def _make_record(
