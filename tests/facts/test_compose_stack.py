@@ -165,6 +165,16 @@ def test_created() -> None:
     assert state.neighbours == ()
 
 
+def test_services_of_other_projects_are_known_whatever_their_containers_are_called() -> None:
+    state = read("neighbours_and_a_moved_tag")
+    assert state.elsewhere == ("apart", "intruder")
+    lines = [
+        line.replace('"apart","",""', '"apart","db","peer"')
+        for line in printed("neighbours_and_a_moved_tag")
+    ]
+    assert process(lines).elsewhere == ("apart", "db", "intruder")
+
+
 def test_hung_detached_and_updated() -> None:
     state = read("hung_detached_and_updated")
     assert one(state, "web").process == "T"

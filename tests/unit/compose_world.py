@@ -228,6 +228,11 @@ class World:
             ),
             neighbours=tuple(self.neighbours.values()),
             names={one.name: one.project or "" for one in every},
+            elsewhere=tuple(
+                name
+                for one in self.neighbours.values()
+                for name in (one.name, one.service or one.name)
+            ),
             networks=dict(self.networks),
             network_labels=dict(self.network_labels),
             volume_labels=dict(self.volume_labels),

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from stackmend.compose.facts import ComposeStack
 from stackmend.compose.observer import Observer
-from stackmend.compose.source import File, Source
+from stackmend.compose.source import File, Source, is_service_name
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import Declared, Surroundings
 from stackmend.connection import Unknown
@@ -165,6 +165,16 @@ def _service_of_a_guest(dump: Dump, value: str) -> None:
     dump["neighbours"][0]["service"] = value
     dump["neighbours"][0]["labels"][LABEL + "service"] = value
     dump["neighbours"][0]["shape"]["labels"][LABEL + "service"] = value
+    _rename_elsewhere(dump, "thing", value)
+
+
+def _service(dump: Dump, value: str) -> None:
+    _rename_elsewhere(dump, "debug", value)
+
+
+def _rename_elsewhere(dump: Dump, before: str, value: str) -> None:
+    named = {value} if is_service_name(value) else set()
+    dump["elsewhere"] = tuple(sorted({*dump["elsewhere"]} - {before} | named))
 
 
 def _label_of_a_guest(dump: Dump, value: str) -> None:
@@ -217,7 +227,7 @@ COMPOSE = Room(
     many=1700,
     slots=[
         Slot("project", _label().filter(lambda v: v != "shop"), at("names", "mydebug")),
-        Slot("service", _label()),
+        Slot("service", _label(), _service),
         Slot("label", _label()),
         # One whose name lists ours is looked at with ours, and what is in it told of.
         Slot("network", _label(longest=200).filter(lambda v: v.strip() and "," not in v), _network),

@@ -24,6 +24,7 @@ from stackmend.compose.plan.links import (
     Links,
     add_patch,
     classify_links,
+    describe_others,
     find_excess,
     find_unheard,
     leave,
@@ -303,6 +304,31 @@ def test_containers_of_others_on_a_network_of_the_project_keep_names_from_being_
     links = classify_links(desired.spec, {}, declared, host.state())
     assert not list_correctable(links)
     assert [one.status for one in links.judgements] == ["ambiguous"]
+
+
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize(
+    ("name", "service"), [("peer-rediss-1", "rediss"), ("Rediss", None), ("peer-web-1", "web")]
+)
+def test_a_name_of_another_project_on_the_host_is_not_rewritten(
+    name: str, service: str | None, running: bool
+) -> None:
+    """It is down, and on no network of the project's; before the first deployment as well."""
+    desired, host, declared = world({"REDIS_URL": "redis://rediss:6379", "RHOST": "rediss"})
+    host.neighbour(name, "peer" if service else None, service=service)
+    host.neighbours[name] = host.neighbours[name].model_copy(update={"status": "exited"})
+    state = host.state()
+    if running:
+        links = classify_links(desired.spec, {}, declared, state)
+    else:
+        links = classify_links(desired.spec, {}, declared, others=describe_others(state))
+    found = {judgement.subject: judgement for judgement in links.judgements}["api.REDIS_URL"]
+    if service == "web":
+        assert (found.status, found.right) == ("wrong", "redis:6379")
+    else:
+        assert not list_correctable(links)
+        assert found.status == "ambiguous"
+        assert "a container of another project on this host has that name" in found.cause
 
 
 @pytest.mark.parametrize(("count", "reading"), [(0, 0), (1, 4), (33, 8), (100, 16), (300, 32)])

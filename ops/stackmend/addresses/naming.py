@@ -186,6 +186,10 @@ def _classify_unknown(stack: Stack, address: Address) -> Judgement:
         if stack.names.is_joined(service):
             cause = f"{cause}, and another project may have it on a network of {service}"
             return report_ambiguous(stack, address, "unknown-name", cause, found, itself=True)
+        if host in stack.running.elsewhere:
+            # Its project may be down now, and join a network of this one again.
+            cause = f"{cause}, but a container of another project on this host has that name"
+            return report_ambiguous(stack, address, "unknown-name", cause, found, itself=True)
         if not address.port:
             return _classify_bare(stack, address, cause, target)
         if place.kind != "image" or stack.is_needed(service, target):

@@ -215,12 +215,15 @@ class Running(Frozen):
     :param host: what listens on the host itself; ``None`` is not known.
     :param filtered: ports of the host that its packet filter keeps containers from.
     :param joined: the networks, by their names on the host, that containers of others are on.
+    :param elsewhere: names that these containers or their services have, whether they run or not,
+        in lower case.
     """
 
     services: Mapping[str, RunningService] = {}
     host: tuple[Socket, ...] | None = None
     filtered: tuple[int, ...] = ()
     joined: frozenset[str] = frozenset()
+    elsewhere: frozenset[str] = frozenset()
 
 
 class Link(Frozen):

@@ -163,9 +163,9 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
     status, lines = found["names"]
     if status != 0:
         return StackState(engine=classify_engine_problem("\n".join(lines)), **known)
-    listed_names = parse_rows(lines, 4)
+    listed_names = parse_rows(lines, 5)
     for section in ("containers", "image labels", "networks", "volumes", "images"):
-        if why := _explain_missing(section, found, any(row[3] == project for row in listed_names)):
+        if why := _explain_missing(section, found, any(row[4] == project for row in listed_names)):
             return StackState(engine=why, **known)
 
     def list_items(section: str, width: int) -> list[list[Any]]:
@@ -184,7 +184,8 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         engine=Engine(status="up"),
         containers=_select_own(containers, project),
         neighbours=tuple(other for other in containers if other.project != project),
-        names={name: row[3] for row in listed_names for name in row[2].split(",")},
+        names={name: row[4] for row in listed_names for name in row[2].split(",")},
+        elsewhere=tuple(sorted(_list_elsewhere(listed_names, project))),
         networks={name: id_ for name, id_, *_ in networks},
         network_labels={name: Labelled(project=owner, key=key) for name, _, owner, key in networks},
         volume_labels={name: Labelled(project=owner, key=key) for name, owner, key in volumes},
@@ -192,6 +193,16 @@ def parse(output: Sequence[str], mark: str, project: str) -> StackState:
         resolver=find_engine_resolver(found, resolvers),
         **known,
     )
+
+
+def _list_elsewhere(rows: Sequence[Sequence[str]], project: str) -> set[str]:
+    """What containers that are none of a project's are called, and their services.
+
+    A label holds whatever an image gives it: what is no service's name is none.
+    """
+    others = [(names, service) for _, _, names, service, owner in rows if owner != project]
+    found = {name for names, service in others for name in (*names.split(","), service)}
+    return set(filter(is_service_name, found))
 
 
 def _explain_missing(

@@ -189,11 +189,11 @@ describe_processes() {
     [ -z "$named" ] || section daemon head -c 65536 /etc/docker/daemon.json
   fi
 }
-# Every container's id, networks, names and project as JSON: a label may hold whatever an image gives
+# Every container's id, networks, names, service and project as JSON: a label may hold whatever an image gives
 # it. Then those that are ours or share a network with ours.
 containers() {
   rows=$(docker ps -a --no-trunc --format \
-    '[{{json .ID}},{{json .Networks}},{{json .Names}},{{json (.Label "com.docker.compose.project")}}]' 2>&1 </dev/null)
+    '[{{json .ID}},{{json .Networks}},{{json .Names}},{{json (.Label "com.docker.compose.service")}},{{json (.Label "com.docker.compose.project")}}]' 2>&1 </dev/null)
   listed=$?
   ids=''
   # No value of a row's can end as a row of the project's does: it would have to hold a bare quote.

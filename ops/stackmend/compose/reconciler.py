@@ -40,6 +40,7 @@ from stackmend.compose.plan.links import (
     Links,
     add_patch,
     classify_links,
+    describe_others,
     find_excess,
     find_unheard,
     leave,
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
 
     from pyinfra.api.host import Host
 
+    from stackmend.addresses.state import Running
     from stackmend.checks.spec import Check
     from stackmend.checks.state import CheckResult
     from stackmend.compose.source import Source
@@ -131,7 +133,9 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     _own: Source = field(init=False)
     _layer: str = field(default="", init=False)
     _sources: Sources | None = field(default=None, init=False)
-    _classified: tuple[Sources, Declared, Links] | None = field(default=None, init=False)
+    _classified: tuple[tuple[Sources, Declared, Running], Links] | None = field(
+        default=None, init=False
+    )
     _correction: Correction | None = field(default=None, init=False)
     _links: tuple[Links, Declared] | None = field(default=None, init=False)
     _fetched: Fetched | None = field(default=None, init=False)
@@ -280,7 +284,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         if state.applied is None or not is_possible(self.spec, self._own):
             return False
         known = self._correction.left if self._correction else {}
-        links = self._classify_links(read_declaration(state.applied, state))
+        links = self._classify_links(read_declaration(state.applied, state), state)
         return not list_correctable(links) <= known.keys()
 
     def _resolve(self, state: StackState) -> tuple[Declared, StackState]:
@@ -306,7 +310,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         if problem:
             # A wrong link that is reported is better than a file that changes something else.
             corrected = declared
-        left = list_correctable(self._classify_links(corrected))
+        left = list_correctable(self._classify_links(corrected, state))
         self._set_correction(leave(correction, left, problem))
         return corrected, state
 
@@ -326,7 +330,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         desired = self.spec.links is not None
         if not desired and all(result.outcome == "passed" for result in checks):
             return None
-        links = self._classify_links(declared)
+        links = self._classify_links(declared, state)
         self._links = links, declared
         if desired and state.containers:
             asked = make_link_checks(self.spec, links.links, declared, state)
@@ -357,15 +361,17 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             self._sources = read_sources(self._own, self.spec.variables)
         return self._sources
 
-    def _classify_links(self, declared: Declared, *running: Any) -> Links:
+    def _classify_links(self, declared: Declared, state: StackState, *asked: Any) -> Links:
+        """What links are: by what was asked of them, or by what is known before."""
         sources = self._read_sources()
-        if running:
-            return classify_links(self.spec, sources, declared, *running)
+        if asked:
+            return classify_links(self.spec, sources, declared, state, *asked)
+        key = sources, declared, describe_others(state)
         known = self._classified
-        if known is None or known[0] is not sources or known[1] != declared:
-            known = sources, declared, classify_links(self.spec, sources, declared)
+        if known is None or known[0][0] is not sources or known[0][1:] != key[1:]:
+            known = key, classify_links(self.spec, sources, declared, others=key[2])
             self._classified = known
-        return known[2]
+        return known[1]
 
     def _hold_back(
         self,

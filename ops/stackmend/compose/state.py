@@ -298,6 +298,8 @@ class StackState(Frozen):
     :param foreign: those that bear its labels and are not its own.
     :param neighbours: other containers that share a network with them.
     :param names: every container's name on the engine, with its project ("" for none).
+    :param elsewhere: what others' containers are called, and the services that they are of, also
+        where they are down.
     :param files: the recorded files' digests as they are on the host now; ``None`` is missing.
     :param obstacles: what is in the way of such files, by its path: ``link`` where a link is that
         is not followed, ``directory`` where a file should be, ``large`` for a file larger than
@@ -322,6 +324,7 @@ class StackState(Frozen):
     foreign: tuple[Container, ...] = ()
     neighbours: tuple[Container, ...] = ()
     names: Mapping[str, str] = {}
+    elsewhere: tuple[str, ...] = ()
     networks: Mapping[str, str] = {}
     network_labels: Mapping[str, Labelled] = {}
     volume_labels: Mapping[str, Labelled] = {}

@@ -187,6 +187,7 @@ def classify_links(
     state: StackState | None = None,
     results: Mapping[str, CheckResult] | None = None,
     listeners: Listeners | None = None,
+    others: Running | None = None,
 ) -> Links:
     """What the addresses in a declaration are.
 
@@ -194,6 +195,7 @@ def classify_links(
     :param state: what runs, where links were asked for.
     :param results: what that found, by the checks' names.
     :param listeners: what listens.
+    :param others: of :func:`describe_others`, where nothing was asked yet.
     """
     policy = spec.links or LinksPolicy()
     images = _list_images(declared)
@@ -207,7 +209,7 @@ def classify_links(
         if not any(fnmatchcase(f"{value.service}.{value.name}", of) for of in policy.ignore)
     )
     found = addresses.locate(read, sources)
-    known = declared.config, None, images, policy.ignore
+    known = declared.config, others, images, policy.ignore
     judgements = addresses.classify(found, *known)
     links = _list_calls(judgements)
     if state is not None:
@@ -318,15 +320,20 @@ def _describe_running(
         and result.outcome == "failed"
         and "name-not-resolved" not in result.hints
     }
+    return describe_others(state).model_copy(
+        update={"services": services, "host": host, "filtered": tuple(sorted(filtered))}
+    )
+
+
+def describe_others(state: StackState) -> Running:
+    """What is known of others on a host before anything of the project runs there."""
     return Running(
-        services=services,
-        host=host,
-        filtered=tuple(sorted(filtered)),
         joined=frozenset(
             network
             for container in (*state.neighbours, *state.foreign)
             for network in container.endpoints
         ),
+        elsewhere=frozenset(name.lower() for name in state.elsewhere),
     )
 
 
