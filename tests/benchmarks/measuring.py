@@ -21,8 +21,9 @@ from typing import Any
 from pyinfra.api import StringCommand
 
 from stackmend import connection
+from stackmend.worker.benchmark.contact import measure_rtt
 from stackmend.worker.benchmark.endpoint import Endpoint
-from stackmend.worker.benchmark.measuring import measure_rtt, prepare
+from stackmend.worker.benchmark.learning import prepare
 from stackmend.worker.benchmark.state import Load
 from tests import connected, paced
 from tests.calm import urgency

@@ -15,7 +15,8 @@ import pytest
 from pyinfra.api.host import Host
 
 from stackmend.worker.benchmark.endpoint import Endpoint
-from stackmend.worker.benchmark.measuring import Prepared, prepare, release
+from stackmend.worker.benchmark.learning import Prepared, prepare
+from stackmend.worker.benchmark.loading import release
 from stackmend.worker.benchmark.spec import Profile
 from stackmend.worker.benchmark.state import Load, Sample
 from tests.calm import exactly, urgency
@@ -172,7 +173,7 @@ def test_a_prompt_that_llama_cpp_has_kept_is_recognised(here: Host, llama_cpp: M
 
 
 def test_the_model_is_given_back(here: Host, ollama: Measured) -> None:
-    release(here, ollama.endpoint, ollama.prepared)
+    release(here, ollama.endpoint, ollama.prepared.protocol)
     (loaded,) = (
         model
         for model in httpx.get(f"{ollama.url}/api/ps", trust_env=False).json()["models"]

@@ -9,7 +9,7 @@ import pytest
 from pyinfra.api.host import Host
 
 from stackmend.worker.benchmark.endpoint import Endpoint
-from stackmend.worker.benchmark.measuring import Prepared, prepare
+from stackmend.worker.benchmark.learning import Prepared, prepare
 from tests import connected, paced
 from tests.calm import exactly, urgency
 from tests.lab.fixtures import Lab

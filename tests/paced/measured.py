@@ -10,7 +10,7 @@ from pyinfra.api.host import Host
 
 from stackmend.worker.benchmark.definitions import Question
 from stackmend.worker.benchmark.endpoint import Endpoint
-from stackmend.worker.benchmark.measuring import Prepared, prepare
+from stackmend.worker.benchmark.learning import Prepared, prepare
 from stackmend.worker.benchmark.sending import Run, Task, open_clients
 from stackmend.worker.benchmark.spec import Limits, Profile
 from stackmend.worker.benchmark.state import Load, Repeat, Sample

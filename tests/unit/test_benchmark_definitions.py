@@ -23,20 +23,13 @@ from stackmend.worker.benchmark.definitions import (
     find_miscount,
     make_sample,
 )
-from stackmend.worker.benchmark.measuring import (
-    Turns,
-    Watch,
-    count_requests,
-    count_warmups,
-    find_client_noise,
-    find_lag,
-    find_timeout,
-    is_flat,
-    is_loopback,
-)
+from stackmend.worker.benchmark.loads import find_timeout
+from stackmend.worker.benchmark.measuring import is_flat
 from stackmend.worker.benchmark.spec import MOST_SAMPLES, Limits, Profile
 from stackmend.worker.benchmark.state import Conditions, Level, Load, Repeat, Sample
 from stackmend.worker.benchmark.statistics import compute_figures
+from stackmend.worker.benchmark.steadiness import Watch, find_client_noise, find_lag
+from stackmend.worker.benchmark.turns import Turns, is_loopback
 
 TOKENS = 21
 ASKED = Question(TOKENS, 100)
@@ -254,11 +247,11 @@ def test_an_open_loop_has_requests_enough_for_its_rate() -> None:
 
 def test_a_slow_server_is_asked_less_and_waited_for_longer() -> None:
     profile, eight = Profile(), Load(concurrency=8)
-    assert count_requests(profile, eight, cold=0.5) == 32
-    assert count_requests(profile, eight, cold=49) == 16
-    assert count_requests(profile, Load(concurrency=1), cold=49) == 4
+    assert profile.count_requests(8, cold=0.5) == 32
+    assert profile.count_requests(8, cold=49) == 16
+    assert profile.count_requests(1, cold=49) == 4
     # What is named is asked, however long it takes.
-    assert count_requests(Profile(requests=20), eight, cold=49) == 20
+    assert Profile(requests=20).count_requests(8, cold=49) == 20
     assert find_timeout(profile, eight, cold=0.5) == 300
     assert find_timeout(profile, eight, cold=49) == 3 * 8 * 49
     assert find_timeout(Profile(timeout=300), eight, cold=49) == 300
@@ -266,7 +259,7 @@ def test_a_slow_server_is_asked_less_and_waited_for_longer() -> None:
 
 @given(st.floats(0, 7200), st.integers(1, 256))
 def test_the_rounds_of_a_level_are_full(cold: float, number: int) -> None:
-    count = count_requests(Profile(), Load(concurrency=number), cold)
+    count = Profile().count_requests(number, cold)
     assert count % number == 0 or count == 8
     assert count >= 2 * number or number == 1
 
@@ -282,9 +275,9 @@ def test_further_levels_of_a_server_that_does_no_more() -> None:
 
 
 def test_every_slot_of_a_level_is_warm() -> None:
-    assert count_warmups(Profile(), Load(concurrency=8)) == 8
-    assert count_warmups(Profile(), Load(concurrency=1)) == 2
-    assert count_warmups(Profile(warmups=0), Load(concurrency=8)) == 0
+    assert Profile().count_warmups(8) == 8
+    assert Profile().count_warmups(1) == 2
+    assert Profile(warmups=0).count_warmups(8) == 0
 
 
 def test_tokens_that_are_counted_and_not_sent() -> None:

@@ -13,10 +13,10 @@ from pyinfra.api.host import Host
 
 from stackmend.errors import StepError
 from stackmend.redaction import redact
-from stackmend.worker.benchmark import measuring
+from stackmend.worker.benchmark import contact, measuring
 from stackmend.worker.benchmark.definitions import Question, make_sample
 from stackmend.worker.benchmark.endpoint import Endpoint
-from stackmend.worker.benchmark.measuring import Prepared, prepare
+from stackmend.worker.benchmark.learning import Prepared, prepare
 from stackmend.worker.benchmark.sending import Run, Task, open_client, open_clients, send
 from stackmend.worker.benchmark.spec import Profile
 from stackmend.worker.benchmark.state import Load, Sample
@@ -331,7 +331,7 @@ def test_a_server_that_spends_a_while_on_a_model_that_is_loaded(here: Host, serv
 
 def test_nobody_answers(here: Host) -> None:
     with pytest.raises(StepError, match="does not answer"):
-        measuring.measure_rtt(here, Endpoint("ollama", "127.0.0.1", 9, "paced"))
+        contact.measure_rtt(here, Endpoint("ollama", "127.0.0.1", 9, "paced"))
 
 
 def test_a_server_that_fails_all_the_time_is_given_up(

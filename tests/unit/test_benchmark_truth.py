@@ -14,16 +14,13 @@ import pytest
 from pyinfra.api.host import Host
 
 from stackmend.connection import HTTPClient
+from stackmend.worker.benchmark.contact import measure_round_trips
 from stackmend.worker.benchmark.endpoint import Endpoint
-from stackmend.worker.benchmark.measuring import (
-    Prepared,
-    count_all_requests,
-    measure,
-    measure_interleaved,
-    measure_round_trips,
-    prepare,
-    release,
-)
+from stackmend.worker.benchmark.interleaving import measure_interleaved
+from stackmend.worker.benchmark.learning import Prepared, prepare
+from stackmend.worker.benchmark.loading import release
+from stackmend.worker.benchmark.loads import count_all_requests
+from stackmend.worker.benchmark.measuring import measure
 from stackmend.worker.benchmark.state import Conditions, Load
 from tests import paced
 from tests.calm import exactly, urgency
@@ -214,18 +211,18 @@ def test_what_ollama_keeps_in_memory_stays_as_it_was(here: Host, server: Paced) 
     # The paced server's model is loaded until 2100.
     assert {record.keep_alive for record in server.read_records()} == {-1}
     server.set()
-    release(here, ollama, known)
+    release(here, ollama, known.protocol)
     assert server.read_loads() == []
     server.set(cold=True, load=0.01)
     known = prepare(here, ollama, SHORT)
     assert {record.keep_alive for record in server.read_records()} == {3600}
-    release(here, ollama, known)
+    release(here, ollama, known.protocol)
     assert server.read_loads() == [3600, None]
     # What a client asked for holds again: a day, of which an hour has passed.
     until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=23)
     server.set(cold=False, expires=until.isoformat())
     known = prepare(here, ollama, SHORT)
-    release(here, ollama, known)
+    release(here, ollama, known.protocol)
     first, last = server.read_loads()
     assert first == 3600
     assert 22.9 * 3600 < last <= 23 * 3600

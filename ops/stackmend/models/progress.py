@@ -8,12 +8,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import (
-    BarColumn,
     DownloadColumn,
-    Progress,
-    TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -21,11 +17,13 @@ from rich.progress import (
 
 from stackmend.models.plan import format_size
 from stackmend.reporting import announce
+from stackmend.reporting.bars import Board, make_console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyinfra.api.host import Host
+    from rich.progress import Progress, TaskID
 
 #: Seconds between two lines where there is no terminal.
 EVERY = 10.0
@@ -127,46 +125,14 @@ class Meter:
         return sum(self._sizes.values())
 
 
-class _Board:
-    """The bars of all pulls of this process, drawn while there are any."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._progress: Progress | None = None
-        self._tasks = 0
-
-    def open(self, title: str, total: int) -> tuple[Progress, TaskID]:
-        with self._lock:
-            if self._progress is None:
-                self._progress = Progress(
-                    TextColumn("{task.description}"),
-                    BarColumn(),
-                    DownloadColumn(binary_units=True),
-                    TransferSpeedColumn(),
-                    TimeRemainingColumn(),
-                    TextColumn("{task.fields[status]}"),
-                    console=_make_console(),
-                    transient=True,
-                )
-                self._progress.start()
-            self._tasks += 1
-            return self._progress, self._progress.add_task(title, total=total or None, status="")
-
-    def close(self, progress: Progress, task: TaskID) -> None:
-        with self._lock:
-            progress.remove_task(task)
-            self._tasks -= 1
-            if not self._tasks:
-                progress.stop()
-                self._progress = None
-
-
-_board = _Board()
-
-
-def _make_console() -> Console:
-    # pyinfra writes what it does to standard error as well.
-    return Console(stderr=True)
+_board = Board(
+    lambda: (
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+    )
+)
 
 
 class Display:
@@ -179,8 +145,8 @@ class Display:
         self._bar: tuple[Progress, TaskID] | None = None
         self._last = time.monotonic()
         self._present = meter.present
-        if _make_console().is_terminal:
-            self._bar = _board.open(f"{host.name} {model}", meter.total)
+        if make_console().is_terminal:
+            self._bar = _board.open(f"{host.name} {model}", meter.total or None, status="")
 
     def show_status(self, status: str) -> None:
         """Show what the server does."""

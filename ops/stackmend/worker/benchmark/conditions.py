@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pyinfra.api.command import StringCommand
     from pyinfra.api.host import Host
 
+#: Reads the host's conditions, before a repeat; what it gives reads them again, and tells what
+#: happened between.
+ReadConditions = Callable[[], Callable[[], Conditions]]
+
 #: Seconds that one reading may take.
 TIMEOUT = 30.0
 
@@ -60,7 +64,7 @@ class Counters:
     gpu_temperature: float | None = None
 
 
-def make_reader(host: Host, processes: Sequence[int]) -> Callable[[], Callable[[], Conditions]]:
+def make_reader(host: Host, processes: Sequence[int]) -> ReadConditions:
     """What reads a host before a repeat; what it gives reads it again, and says what was between.
 
     Each reading is one command of some milliseconds. A reading that fails leaves nothing known, and

@@ -197,7 +197,7 @@ def find_kept(spec: BenchmarkSpec, state: BenchmarkState) -> int:
         limit = int(text) << 20
     profile = spec.profile
     levels = (0,) if profile.rate is not None else profile.concurrency
-    warmups = sum(max(profile.warmups, number) for number in levels) if profile.warmups else 0
+    warmups = sum(map(profile.count_warmups, levels))
     prompts = profile.samples + warmups
     tokens = profile.prompt_tokens + profile.output_tokens
     kept = prompts * shape.count_bytes(tokens, 1, _find_context(state).bytes_each)

@@ -20,7 +20,7 @@ from stackmend.worker.benchmark.state import (
 )
 
 #: Seconds by which the clock of a host may be behind that of the run that measured.
-CLOCK = 300
+BEHIND = 300
 
 #: Seconds after which a result that is noisy or fails is measured again, twice as many each time,
 #: and how often they are doubled.
@@ -102,7 +102,7 @@ def find_cause(spec: BenchmarkSpec, record: Record, now: Fingerprint, clock: flo
         return "; ".join(changes)
     if latest.limits != spec.profile.limits:
         return "the limits of a good request changed"
-    if latest.at > clock + CLOCK:
+    if latest.at > clock + BEHIND:
         return "the stored result is of a time to come: the host's clock was set"
     if (age := clock - latest.at) > spec.max_age:
         return f"the stored result is {_format_age(age)} old, more than {_format_age(spec.max_age)}"

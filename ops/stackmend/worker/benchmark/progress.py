@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from stackmend.reporting import announce
+from stackmend.reporting.bars import Board, make_console
 from stackmend.text import format_limit
 
 if TYPE_CHECKING:
@@ -31,45 +23,9 @@ EVERY = 30.0
 OnProgress = Callable[[int, int, str], None]
 
 
-class _Board:
-    """The bars of all measurements of this process, drawn while there are any."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._progress: Progress | None = None
-        self._tasks = 0
-
-    def open(self, title: str) -> tuple[Progress, TaskID]:
-        with self._lock:
-            if self._progress is None:
-                self._progress = Progress(
-                    TextColumn("{task.description}"),
-                    BarColumn(),
-                    MofNCompleteColumn(),
-                    TimeRemainingColumn(),
-                    TextColumn("{task.fields[doing]}"),
-                    console=_make_console(),
-                    transient=True,
-                )
-                self._progress.start()
-            self._tasks += 1
-            return self._progress, self._progress.add_task(title, total=None, doing="loading")
-
-    def close(self, progress: Progress, task: TaskID) -> None:
-        with self._lock:
-            progress.remove_task(task)
-            self._tasks -= 1
-            if not self._tasks:
-                progress.stop()
-                self._progress = None
-
-
-_board = _Board()
-
-
-def _make_console() -> Console:
-    # pyinfra writes what it does to standard error as well.
-    return Console(stderr=True)
+_board = Board(
+    lambda: (MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[doing]}"))
+)
 
 
 @contextmanager
@@ -80,10 +36,10 @@ def display(host: Host, server: str) -> Iterator[OnProgress]:
     :param server: what is measured, in words.
     :returns: what is to be called after each request.
     """
-    if not _make_console().is_terminal:
+    if not make_console().is_terminal:
         yield _Lines(host, server).update
         return
-    progress, task = _board.open(f"{host.name} {server}")
+    progress, task = _board.open(f"{host.name} {server}", None, doing="loading")
 
     def update(done: int, total: int, doing: str) -> None:
         progress.update(task, completed=done, total=total, doing=doing)

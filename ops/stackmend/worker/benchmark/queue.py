@@ -21,15 +21,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from stackmend import connection
 from stackmend.errors import StepError
 from stackmend.worker.benchmark import definitions
+from stackmend.worker.benchmark.contact import SOON, measure_round_trips
 from stackmend.worker.benchmark.definitions import Counts, Problem, Question
 from stackmend.worker.benchmark.identity import HEALTH
-from stackmend.worker.benchmark.measuring import (
-    FEW_WORDS,
-    MORE_WORDS,
-    SOON,
-    USUAL_TOKENS,
-    measure_round_trips,
-)
+from stackmend.worker.benchmark.learning import FEW_WORDS, MORE_WORDS, USUAL_TOKENS
 from stackmend.worker.benchmark.prompts import Prompts, count_words
 from stackmend.worker.benchmark.protocols import (
     WrongForm,

@@ -17,11 +17,15 @@ from stackmend.worker.benchmark import (
     fingerprint,
     guards,
     identity,
+    learning,
+    loading,
+    loads,
     measuring,
     progress,
     queue,
     statistics,
     store,
+    turns,
 )
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.facts import BenchmarkHost, make_arguments
@@ -48,14 +52,13 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
     from stackmend.reporting import Collector
+    from stackmend.worker.benchmark.conditions import ReadConditions
     from stackmend.worker.benchmark.measuring import Ready
     from stackmend.worker.benchmark.progress import OnProgress
     from stackmend.worker.benchmark.spec import BenchmarkSpec, Profile
 
 #: Seconds that loading a model and finding out how it counts may take.
 PREPARING = 2 * 900.0
-
-ReadConditions = Callable[[], Callable[[], Conditions]]
 
 
 @dataclass
@@ -85,7 +88,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         requests = profile.warmups + profile.repeats * profile.count_requests(1)
         # What is unsure is measured again, once.
         each = 2 * requests * profile.timeout
-        return PREPARING + each * len(measuring.list_loads(profile))
+        return PREPARING + each * len(loads.list_loads(profile))
 
     def observe(self, *, fresh: bool = False) -> Observation[BenchmarkState, Action]:
         """Read the host, ask its server what it is, and plan. No inference is asked for."""
@@ -164,7 +167,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         held = baseline.find_next(self.spec, record, action.fingerprint)
         shared = self.spec.endpoint is not None
         with (
-            measuring.take_turn(self.host, endpoint, shared=shared),
+            turns.take_turn(self.host, endpoint, shared=shared),
             progress.display(self.host, self.spec.server) as on_progress,
         ):
             prepared = self._prepare(endpoint)
@@ -183,8 +186,8 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
                     levels = statistics.add_repeats(levels, more)
                     summaries = self._summarize(levels, prepared.rtt)
             finally:
-                if isinstance(prepared, measuring.Prepared):
-                    measuring.release(self.host, endpoint, prepared)
+                if isinstance(prepared, learning.Prepared):
+                    loading.release(self.host, endpoint, prepared.protocol)
         measurement = Measurement(
             target=self.spec.target,
             name=self.spec.server,
@@ -212,7 +215,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
     def _prepare(self, endpoint: Endpoint) -> Ready:
         if self.spec.target == "queue":
             return queue.prepare(self.host, endpoint, self.spec.profile)
-        return measuring.prepare(self.host, endpoint, self.spec.profile)
+        return learning.prepare(self.host, endpoint, self.spec.profile)
 
     def _make_endpoint(self, action: Measure, answers: Answers) -> Endpoint:
         spec = self.spec
@@ -277,12 +280,14 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             statistics.compare(before, summaries, self.spec.threshold, runs)
         )
 
-    def _limit_loads(self, loads: Sequence[Load]) -> Profile:
+    def _limit_loads(self, chosen: Sequence[Load]) -> Profile:
         """The profile with the loads alone that are measured once more."""
         profile = self.spec.profile
         if profile.rate is not None:
             return profile
-        return profile.model_copy(update={"concurrency": tuple(load.concurrency for load in loads)})
+        return profile.model_copy(
+            update={"concurrency": tuple(load.concurrency for load in chosen)}
+        )
 
     def _complete(self, action: Measure) -> Fingerprint:
         """The fingerprint with what is known now that the model is loaded.

@@ -39,6 +39,13 @@ MOST_SAMPLES = 20_000
 #: Requests, and seconds of them, that a repeat of an open loop has at least.
 OPEN_REQUESTS, OPEN_SECONDS = 30, 20
 
+#: Seconds of requests, one after another, after which a level has fewer rounds of them, and a
+#: measurement no more levels that add nothing.
+BUDGET = 1200.0
+
+#: Rounds of requests that a repeat has at least.
+LEAST_ROUNDS = 2
+
 #: The service of each target, and the port that it listens on.
 _SERVICES: dict[str, str] = {"ollama": "ollama", "openai": "", "queue": "api"}
 QUEUE_PORT = 8000
@@ -89,12 +96,34 @@ class Profile(Frozen):
     timeout: float = Field(default=300, gt=0, le=7200)
     limits: Limits = Limits()
 
-    def count_requests(self, concurrency: int) -> int:
-        """Requests of one repeat that has so many at one time; 0 for an open loop."""
-        if self.rate is None:
-            return self.requests or max(8, 4 * concurrency)
-        usual = max(OPEN_REQUESTS, math.ceil(OPEN_SECONDS * self.rate))
-        return self.requests or min(usual, MOST_SAMPLES // self.repeats)
+    def count_requests(self, concurrency: int, cold: float = 0.0) -> int:
+        """Requests of one repeat.
+
+        As many rounds of a closed loop as are asked for, or by default; fewer, and two at least,
+        where the answers would take longer than :data:`BUDGET`. The last round is always full: an
+        idle tail of another length would look like another speed.
+
+        :param concurrency: requests at one time; 0 for an open loop.
+        :param cold: seconds that one answer takes; 0 where that is not known.
+        """
+        if self.requests:
+            return self.requests
+        if self.rate is not None:
+            usual = max(OPEN_REQUESTS, math.ceil(OPEN_SECONDS * self.rate))
+            return min(usual, MOST_SAMPLES // self.repeats)
+        usual = max(8, 4 * concurrency)
+        if not concurrency or not cold:
+            return usual
+        # A server that answers one at a time takes as long as all of them together.
+        rounds = BUDGET / (self.repeats * concurrency * cold)
+        return min(usual, max(LEAST_ROUNDS, int(min(rounds, usual))) * concurrency)
+
+    def count_warmups(self, concurrency: int) -> int:
+        """Requests before a level that are not counted: one at least for each at one time.
+
+        :param concurrency: requests at one time; 0 for an open loop.
+        """
+        return max(self.warmups, concurrency) if self.warmups else 0
 
     @property
     def samples(self) -> int:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from stackmend.errors import StepError
 from stackmend.worker.benchmark import statistics
 from stackmend.worker.benchmark.endpoint import Endpoint
-from stackmend.worker.benchmark.measuring import OnProgress, ReadConditions, measure_interleaved
+from stackmend.worker.benchmark.interleaving import measure_interleaved
 from stackmend.worker.benchmark.state import Comparison, Fingerprint, Measurement, Result
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
+    from stackmend.worker.benchmark.conditions import ReadConditions
+    from stackmend.worker.benchmark.progress import OnProgress
     from stackmend.worker.benchmark.spec import Profile
     from stackmend.worker.benchmark.state import Level, Summary
 
