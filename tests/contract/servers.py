@@ -83,18 +83,19 @@ def running(url: str) -> Iterator[httpx.Client]:
         yield client
 
 
-def wait(url: str) -> None:
-    """Return once a server answers."""
+def wait(url: str, path: str = "/api/version") -> None:
+    """Return once a server answers by status 200: one that loads its model says 503 to anything."""
     with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
         deadline = time.monotonic() + 30
-        while True:
+        last = "nothing"
+        while last != "200":
+            assert time.monotonic() < deadline, f"{url}{path} answers {last}"
             try:
-                client.get("/api/version")
-            except httpx.TransportError:
-                assert time.monotonic() < deadline, f"{url} does not answer"
+                last = str(client.get(path).status_code)
+            except httpx.TransportError as error:
+                last = str(error)
+            if last != "200":
                 time.sleep(0.05)
-            else:
-                return
 
 
 def manifest_of(name: str) -> str:

@@ -84,7 +84,7 @@ def llama_cpp(lab: Lab, here: Host) -> Iterator[Measured]:
     where = ("--network", PREFIX, "-p", f"{address}:8000")
     docker("run", "-d", "--name", name, *labels, *where, image)
     try:
-        wait(f"http://{address}/health")
+        wait(f"http://{address}", "/health")
         yield know(here, "openai", f"http://{address}", "any")
     finally:
         docker("rm", "-f", name)
