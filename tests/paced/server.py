@@ -78,6 +78,9 @@ class Pace:
     + timings: whether OpenAI's API says llama.cpp's ``timings``
     + completions: whether it has ``/v1/completions``
     + key: that requests to OpenAI's API need
+    + build: of llama.cpp, which ``/props`` says
+    + loading: requests that are answered by status 503 at first, as llama.cpp does while it loads
+        its model; the list of models is none of them
     """
 
     ttft: float = 0.2
@@ -95,6 +98,8 @@ class Pace:
     timings: bool = True
     completions: bool = True
     key: str = ""
+    build: str = ""
+    loading: int = 0
 
     def __post_init__(self):
         if self.trap not in TRAPS:
@@ -143,6 +148,7 @@ class Server:
     def reset(self):
         self.records, self.loads = [], []
         self.number = self.arriving = 0
+        self.loading = self.pace.loading
         self.one = asyncio.Semaphore(1)
         self.loaded = not self.pace.cold
         self.slots = asyncio.Semaphore(self.pace.slots)
@@ -191,6 +197,10 @@ class Server:
             records = [dataclasses.asdict(record) for record in self.records]
             pace = dataclasses.asdict(self.pace)
             return await exchange.json({"pace": pace, "records": records, "loads": self.loads})
+        if self.loading and path != "/v1/models":
+            self.loading -= 1
+            error = {"message": "Loading model", "type": "unavailable_error", "code": 503}
+            return await exchange.json({"error": error}, 503)
         given = exchange.headers.get("authorization")
         if path.startswith("/v1/") and self.pace.key and given != f"Bearer {self.pace.key}":
             return await exchange.json({"error": {"message": "no key"}}, 401)
@@ -242,6 +252,15 @@ class Server:
                 "data": [{"id": name, "object": "model"} | self.owner()],
             },
         }
+        if self.pace.trap == "interrupts":
+            info = {"title": "\N{LLAMA} llama.cpp Python API", "version": "0.3.16"}
+            answers["/openapi.json"] = {"openapi": "3.1.0", "info": info, "paths": {}}
+        if self.pace.build:
+            settings = {"n_ctx": self.pace.context}
+            answers["/props"] = {
+                "build_info": self.pace.build,
+                "default_generation_settings": settings,
+            }
         if exchange.path in answers:
             await exchange.json(answers[exchange.path])
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -355,6 +356,38 @@ def test_a_server_that_computes_is_recognised(kind: str) -> None:
     assert server.usage is not None
     assert 0.5 <= server.usage.during < 5
     assert guards.is_computing(server.usage) is (kind == "computes")
+
+
+def test_who_is_connected_to_a_server_is_counted() -> None:
+    """While it is watched; what was there for a moment only, such as a healthcheck, is not."""
+    command = [sys.executable, "-c", SERVING, "waits"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        try:
+            assert run.stdout is not None
+            port = int(run.stdout.readline())
+            with socket.create_connection(("127.0.0.1", port)):
+                lines = run_script("probe", "", "", "", "127.0.0.1", str(port), "/nonexistent", "")
+            after = run_script("probe", "", "", "", "127.0.0.1", str(port), "/nonexistent", "")
+        finally:
+            run.kill()
+    query = Query(MARK, "", "", f"127.0.0.1:{port}", port)
+    (busy,), (idle,) = (facts.parse(each, query).servers for each in (lines, after))
+    assert (busy.connections, idle.connections) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "count"),
+    [
+        ("4711 -", 0),
+        ("4711 -\n4711 0100007F:1F40 0100007F:9C41\n4712 0100007F:1F40 0100007F:9C42", 1),
+        ("4711 0100007F:1F40 0100007F:9C41", None),
+        ("4712 -", None),
+        ("\n4711\n-\nx", None),
+    ],
+)
+def test_connections_that_lasted(lines: str, count: int | None) -> None:
+    (server,) = read(**{f"server__{ID}": CONTAINER, "connections": lines}).servers
+    assert server.connections == count
 
 
 @pytest.mark.parametrize(

@@ -361,6 +361,7 @@ def _add_limits(server: Server, process: int, found: Sections, cores: int) -> Se
             "memory_limit": min((limit for limit in limits if limit < UNLIMITED), default=0),
             "threads": max(threads, default=0),
             "usage": _find_usage(_get_lines(found, "usage"), process),
+            "connections": _count_connections(_get_lines(found, "connections"), process),
         }
     )
 
@@ -377,6 +378,12 @@ def _find_usage(lines: Sequence[str], process: int) -> Usage | None:
     during, used, waited = (round(now - then, 6) for then, now in zip(*read, strict=True))
     # What a thread waited for that has ended meanwhile is not known.
     return Usage(used=used, waited=max(0.0, waited), during=during) if during > 0 <= used else None
+
+
+def _count_connections(lines: Sequence[str], process: int) -> int | None:
+    """Connections to a server's port; ``None`` where its networks could not be read."""
+    own = [line.split()[1:] for line in lines[:10_000] if line.split()[:1] == [str(process)]]
+    return sum(len(ends) == 2 for ends in own) if ["-"] in own else None
 
 
 def _limit_memory(server: Server, memory: Mapping[str, int]) -> Server:

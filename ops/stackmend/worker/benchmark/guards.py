@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 from stackmend.decision import Refusal
 from stackmend.worker.benchmark.fingerprint import find_loaded, find_model
 from stackmend.worker.benchmark.spec import BenchmarkSpec
-from stackmend.worker.benchmark.state import BenchmarkState, Conditions, Loaded, Served, Usage
+from stackmend.worker.benchmark.state import (
+    BenchmarkState,
+    Conditions,
+    Loaded,
+    Served,
+    Server,
+    Usage,
+)
 from stackmend.worker.context import Context, find_context
 
 #: What a model needs beyond its weights, as a share of them: context and buffers; and buffers
@@ -40,6 +47,11 @@ HIDING = {
     "CUDA_VISIBLE_DEVICES": ("", "-1"),
     "NVIDIA_VISIBLE_DEVICES": ("", "void", "none"),
 }
+
+_PATIENT = re.compile(
+    r"(?:^INTERRUPT_REQUESTS=|^arguments:.* --interrupt_requests[= ])(?:false|off|no|f|n|0)(?: |$)",
+    re.IGNORECASE,
+)
 
 _GIB = 1 << 30
 
@@ -85,8 +97,31 @@ def _find_busy(spec: BenchmarkSpec, state: BenchmarkState) -> Iterator[Refusal]:
         yield Refusal(
             subject=spec.server,
             reason=f"{reason}; a measurement would slow that",
-            remedy=_allow("busy"),
+            remedy=allow("busy"),
         )
+
+
+def explain_unrest(server: Server | None) -> str:
+    """Why a server may be answering somebody, by what its host sees of it; empty where it is idle.
+
+    :param server: as the host sees it; ``None`` where it runs elsewhere.
+    """
+    if server is None or server.connections is None:
+        return "this host cannot see who is connected to it"
+    if number := server.connections:
+        return f"{number} {'connection' if number == 1 else 'connections'} of others to it last"
+    if server.usage is not None and is_computing(server.usage):
+        return f"it used {server.usage.used:.2f} s of CPU time within {server.usage.during:.2f} s"
+    return ""
+
+
+def can_interrupt(server: Server | None) -> bool:
+    """Whether llama-cpp-python ends an answer for the next request: unless it is set not to.
+
+    :param server: as the host sees it; ``None`` where it runs elsewhere.
+    """
+    settings = server.settings if server is not None else ()
+    return not any(_PATIENT.search(setting) for setting in settings)
 
 
 def _explain_queue(state: BenchmarkState) -> str:
@@ -131,7 +166,7 @@ def _find_other_models(spec: BenchmarkSpec, state: BenchmarkState) -> Iterator[R
         yield Refusal(
             subject=spec.server,
             reason=f"another model is loaded: {', '.join(others)}; the server may unload it",
-            remedy=_allow("model"),
+            remedy=allow("model"),
         )
 
 
@@ -162,7 +197,7 @@ def _find_short_memory(spec: BenchmarkSpec, state: BenchmarkState) -> Iterator[R
         subject=spec.server,
         reason=f"memory may run short: {', '.join(reasons)}, and {_format(max(0, free))} are free"
         f"{swap}",
-        remedy=_allow("memory") + less,
+        remedy=allow("memory") + less,
     )
 
 
@@ -236,7 +271,11 @@ def _parse_version(text: str) -> tuple[int, ...]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _allow(consent: str) -> str:
+def allow(consent: str) -> str:
+    """The remedy that is a consent.
+
+    :param consent: the word for ``allow``.
+    """
     return f'to allow it, add "{consent}" to allow in the stack\'s section worker.benchmark'
 
 

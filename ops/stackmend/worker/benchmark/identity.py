@@ -1,4 +1,10 @@
-"""What a server says of itself: GETs alone, so that nothing is computed for them."""
+"""What a server says of itself: GETs alone, so that nothing is computed for them.
+
+llama-cpp-python answers one request at a time, and ends an answer that is under way for the next
+request, be it for the list of models alone. What else it has, such as the description of its API,
+is outside of that. So a server that may be one is asked for its models only where its host sees
+that nobody is being answered.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +14,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import tenacity
+
 from stackmend import answers, connection
 from stackmend.redaction import format_safe_line
+from stackmend.text import format_limit
+from stackmend.worker.benchmark import guards
 from stackmend.worker.benchmark.fingerprint import find_model
+from stackmend.worker.benchmark.loading import PAUSE
+from stackmend.worker.benchmark.protocols import is_loading
 from stackmend.worker.benchmark.spec import BenchmarkSpec
-from stackmend.worker.benchmark.state import Answers, Loaded, Machine, Queue, Served
+from stackmend.worker.benchmark.state import Answers, Loaded, Machine, Queue, Served, Server
 from stackmend.worker.context import parse_shape
 
 if TYPE_CHECKING:
@@ -35,6 +47,9 @@ SOON = 5.0
 
 #: The most that may wait in a queue, or at a server.
 MOST_WAITING = 10**9
+
+#: The title of llama-cpp-python's description of its API, in lower case.
+SERIAL_TITLE = "llama.cpp python api"
 
 #: What servers call the requests that they have, in their metrics.
 _REQUESTS = re.compile(
@@ -74,10 +89,10 @@ def ask(host: Host, spec: BenchmarkSpec, machine: Machine) -> Answers:
     reasons: dict[str, None] = {}
     for address, port in _list_addresses(spec, machine):
         try:
-            found = _ask_at(host, spec, address, port)
+            found = _ask_at(host, spec, machine, address, port)
         except (connection.HTTPError, connection.DialError) as error:
             found = Answers(reason=format_safe_line(str(error), 200) or type(error).__name__)
-        if not found.reason:
+        if not found.reason or found.remedy:
             return found
         reasons[found.reason] = None
     reason = "; ".join(reasons) or "its container has no address that the host reaches"
@@ -210,13 +225,13 @@ def _list_addresses(spec: BenchmarkSpec, machine: Machine) -> Iterator[tuple[str
     yield from (machine.servers[0].addresses[:8] if machine.servers else ())
 
 
-def _ask_at(host: Host, spec: BenchmarkSpec, address: str, port: int) -> Answers:
+def _ask_at(host: Host, spec: BenchmarkSpec, machine: Machine, address: str, port: int) -> Answers:
     tls = spec.endpoint is not None and spec.endpoint.tls
     with connection.http(host, address, port, tls=tls, timeout=TIMEOUT) as client:
         if spec.target == "ollama":
             found = _ask_ollama(client, spec)
         elif spec.target == "openai":
-            found = _ask_openai(client, spec)
+            found = _ask_openai(client, spec, machine)
         else:
             found = parse_queue_server(_get(client, spec, spec.base_path + HEALTH), spec.model)
     return found.model_copy(update={"address": address, "port": port})
@@ -285,17 +300,76 @@ def parse_ollama(version: Any, tags: Any, loaded: Any) -> Answers:
     )
 
 
-def _ask_openai(client: connection.HTTPClient, spec: BenchmarkSpec) -> Answers:
+def _ask_openai(client: connection.HTTPClient, spec: BenchmarkSpec, machine: Machine) -> Answers:
+    root = spec.base_path.removesuffix("/v1")
+    # The one is llama.cpp's, the other vLLM's; whoever has neither says so.
+    props = _get_loaded(client, spec, f"{root}/props")
+    if _is_loading(props):
+        return Answers(
+            reason=f"it still loads its model, after {format_limit(spec.profile.timeout)}",
+            remedy="wait until it has loaded its model, then run again",
+        )
+    version = Reply() if _is_llama_cpp(props) else _get(client, spec, f"{root}/version")
+    if not _is_llama_cpp(props) and not _is_vllm(version) and "busy" not in spec.allow:
+        described = _get(client, spec, f"{root}/openapi.json")
+        server = machine.servers[0] if machine.servers else None
+        latest = machine.record.latest
+        known = latest.fingerprint.engine if latest is not None else ""
+        if reason := explain_silence(described, known, server):
+            remedy = f"run again when nobody uses it; or {guards.allow('busy')}"
+            return Answers(reason=reason, remedy=remedy)
     models = _get(client, spec, f"{spec.base_path}/models")
     if reason := _explain(models):
         return Answers(reason=reason)
     if _list_rows(models.body, "data") is None:
         return Answers(reason="what answers there does not speak OpenAI's API")
-    # The one is llama.cpp's, the other vLLM's; whoever has neither says so.
-    root = spec.base_path.removesuffix("/v1")
-    return parse_openai(
-        models, _get(client, spec, f"{root}/props"), _get(client, spec, f"{root}/version")
+    return parse_openai(models, props, version)
+
+
+def explain_silence(described: Reply, known: str, server: Server | None) -> str:
+    """Why a server is not asked for its models; empty where it is.
+
+    :param described: the answer to ``/openapi.json``.
+    :param known: what it was when it was last measured; empty where it never was.
+    :param server: as its host sees it; ``None`` where it runs elsewhere.
+    """
+    title = described.get("info", "title")
+    serial = isinstance(title, str) and SERIAL_TITLE in title.lower()
+    if not serial and (isinstance(title, str) or known not in ("", "llama-cpp-python")):
+        return ""
+    if not guards.can_interrupt(server) or not (reason := guards.explain_unrest(server)):
+        return ""
+    kind = "it is llama-cpp-python" if serial else "it may be llama-cpp-python"
+    return (
+        f"{kind}, which ends an answer when another request comes, and {reason}: it was not asked "
+        "for its models"
     )
+
+
+def _get_loaded(client: connection.HTTPClient, spec: BenchmarkSpec, path: str) -> Reply:
+    """As :func:`_get`; a server that loads its model is waited for, as long as for an answer."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_result(_is_loading),
+        stop=tenacity.stop_after_delay(spec.profile.timeout),
+        wait=tenacity.wait_fixed(PAUSE),
+        retry_error_callback=lambda call: call.outcome.result(),  # type: ignore[union-attr]
+    )(_get, client, spec, path)
+
+
+def _is_loading(reply: Reply) -> bool:
+    return is_loading(reply.status, str(reply.get("error", "message") or ""))
+
+
+def _is_llama_cpp(props: Reply) -> bool:
+    return (
+        isinstance(props.get("build_info"), str)
+        or isinstance(props.get("default_generation_settings"), Mapping)
+        or props.server == "llama.cpp"
+    )
+
+
+def _is_vllm(version: Reply) -> bool:
+    return version.status == 200 and isinstance(version.get("version"), str)
 
 
 def parse_openai(models: Reply, props: Reply, version: Reply) -> Answers:
@@ -309,7 +383,7 @@ def parse_openai(models: Reply, props: Reply, version: Reply) -> Answers:
     owners = {_clean(row.get("owned_by")) for row in rows}
     context = _parse_context(props.get("default_generation_settings", "n_ctx"))
     engine, named = "openai", ""
-    if "vllm" in owners or (version.status == 200 and isinstance(version.get("version"), str)):
+    if "vllm" in owners or _is_vllm(version):
         engine, named = "vllm", _clean(version.get("version"))
         context = context or max(
             (_parse_context(row.get("max_model_len")) for row in rows), default=0

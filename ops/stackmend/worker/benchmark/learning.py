@@ -10,7 +10,11 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import tenacity
+
 from stackmend.errors import StepError
+from stackmend.reporting import announce
+from stackmend.text import format_limit
 from stackmend.worker.benchmark.contact import choose_protocol, measure_round_trips
 from stackmend.worker.benchmark.definitions import (
     KEPT_TOKENS,
@@ -23,9 +27,9 @@ from stackmend.worker.benchmark.definitions import (
     find_miscount,
     find_problem,
 )
-from stackmend.worker.benchmark.loading import LOADING, load_model
+from stackmend.worker.benchmark.loading import LOADING, PAUSE, load_model
 from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
-from stackmend.worker.benchmark.protocols import Protocol
+from stackmend.worker.benchmark.protocols import Protocol, is_loading
 from stackmend.worker.benchmark.protocols.openai import OpenAI
 from stackmend.worker.benchmark.sending import Task, open_client, send
 
@@ -118,7 +122,7 @@ def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
         protocol = choose_protocol(client, endpoint)
         rtt = measure_round_trips(client, endpoint, protocol.probe)
         load = load_model(client, endpoint, protocol)
-        learner = _Learner(client, endpoint, protocol, profile, rtt)
+        learner = _Learner(host, client, endpoint, protocol, profile, rtt)
         return replace(learner.learn(), load=load)
 
 
@@ -127,12 +131,14 @@ class _Learner:
 
     def __init__(
         self,
+        host: Host,
         client: HTTPClient,
         endpoint: Endpoint,
         protocol: Protocol,
         profile: Profile,
         rtt: float,
     ) -> None:
+        self._host = host
         self._client = client
         self._endpoint = endpoint
         self._protocol = protocol
@@ -221,7 +227,7 @@ class _Learner:
 
     def _ask(self, prompt: str, question: Question) -> Answer:
         """An answer that may be short or kept, and is otherwise right."""
-        answer, problem = self._try(prompt, question)
+        answer, problem = self._try_loaded(prompt, question)
         protocol = self._protocol
         if (
             isinstance(protocol, OpenAI)
@@ -251,6 +257,24 @@ class _Learner:
             raise self._refuse(problem.reason)
         return answer
 
+    def _try_loaded(self, prompt: str, question: Question) -> tuple[Answer, Problem | None]:
+        """As :meth:`_try`; a server that loads its model meanwhile is waited for."""
+
+        def report(call: tenacity.RetryCallState) -> None:
+            if call.attempt_number == 1:
+                announce.show_line(
+                    self._host,
+                    f"{self._endpoint} loads its model: waiting up to {format_limit(LOADING)}",
+                )
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda result: _is_loading(result[1])),
+            stop=tenacity.stop_after_delay(LOADING),
+            wait=tenacity.wait_fixed(PAUSE),
+            before_sleep=report,
+            retry_error_callback=lambda call: call.outcome.result(),  # type: ignore[union-attr]
+        )(self._try, prompt, question)
+
     def _try(self, prompt: str, question: Question) -> tuple[Answer, Problem | None]:
         task = Task(
             protocol=self._protocol,
@@ -270,3 +294,11 @@ class _Learner:
 
     def _refuse(self, reason: str) -> StepError:
         return StepError(f"cannot measure {self._endpoint}: {reason}")
+
+
+def _is_loading(problem: Problem | None) -> bool:
+    return (
+        problem is not None
+        and problem.reason.endswith("(HTTP 503)")
+        and is_loading(503, problem.reason)
+    )

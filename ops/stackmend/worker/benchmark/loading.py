@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Seconds that a model may take to load.
 LOADING = 900.0
 
+#: Seconds between two requests to a server that loads its model.
+PAUSE = 1.0
+
 #: Years until a model is unloaded, from which on somebody wants it kept for ever.
 FOR_EVER = 10
 

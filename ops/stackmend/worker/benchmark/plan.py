@@ -323,7 +323,7 @@ def _refuse_unknown(spec: BenchmarkSpec, state: BenchmarkState) -> Refusal:
         return Refusal(
             subject=spec.server,
             reason=reason,
-            remedy="start the server, then run again",
+            remedy=state.answers.remedy or "start the server, then run again",
         )
     names = [model.name for model in state.answers.models]
     listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")

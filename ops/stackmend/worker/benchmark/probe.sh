@@ -35,7 +35,7 @@ done 2>/dev/null | quoted
 end 0
 
 # What of an environment changes a server's speed; no value that may be secret.
-speeds='^"?(OLLAMA_|LLAMA_|GGML_|OMP_|OPENBLAS_|MKL_|VLLM_|CUDA_VISIBLE_DEVICES=|NVIDIA_VISIBLE_DEVICES=|HIP_VISIBLE_DEVICES=|ROCR_VISIBLE_DEVICES=|HSA_OVERRIDE_|N_THREADS=|N_CTX=|N_BATCH=|N_GPU_LAYERS=|MODEL=|WEB_CONCURRENCY=)'
+speeds='^"?(OLLAMA_|LLAMA_|GGML_|OMP_|OPENBLAS_|MKL_|VLLM_|CUDA_VISIBLE_DEVICES=|NVIDIA_VISIBLE_DEVICES=|INTERRUPT_REQUESTS=|HIP_VISIBLE_DEVICES=|ROCR_VISIBLE_DEVICES=|HSA_OVERRIDE_|N_THREADS=|N_CTX=|N_BATCH=|N_GPU_LAYERS=|MODEL=|WEB_CONCURRENCY=)'
 secrets='^"?[A-Za-z0-9_]*(KEY|TOKEN|SECRET|PASS|CREDENTIAL|ORIGINS|HOST=)'
 
 # The same of arguments, one a line; that behind a key is left out, as is a key itself.
@@ -46,7 +46,8 @@ open_arguments() {
     { print }'
 }
 
-watched=''
+# What is watched: a process and the port that it listens on, in the kernel's digits.
+watched='' listening=''
 
 # The limits that hold for a process, from all groups above it, and the threads that it computes
 # with, which a process below it may say.
@@ -89,7 +90,7 @@ below() {
 # shellcheck disable=SC2016 # the template's own
 shape='{{println "name" (json .Name)}}{{println "process" (json .State.Pid)}}{{println "image" (json .Image)}}{{println "network" (json .HostConfig.NetworkMode)}}{{range .NetworkSettings.Networks}}{{println "address" (json .IPAddress)}}{{println "address" (json .GlobalIPv6Address)}}{{end}}{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println "published" (json $inner) (json .HostIP) (json .HostPort)}}{{end}}{{end}}'
 
-# $1 is "server", "worker" or "queue".
+# $1 is "server", "worker" or "queue", $2 its id, $3 the port within it where that is another one.
 describe_container() {
   begin "$1 $2"
   docker inspect --format "$shape" "$2" 2>/dev/null | quoted
@@ -103,7 +104,10 @@ describe_container() {
   '' | 0 | *[!0-9]*) ;;
   *)
     describe_process "$process"
-    [ "$1" != server ] || watched="$watched $process"
+    if [ "$1" = server ]; then
+      watched="$watched $process"
+      listening="$listening $process:$(printf '%04X' "${3:-$port}")"
+    fi
     ;;
   esac
 }
@@ -153,7 +157,10 @@ elif is_here "$address"; then
   has docker && found=$(docker ps -q --no-trunc --filter "publish=$port" 2>/dev/null |
     grep -x '[0-9a-f]\{64\}' | head -n 1)
   if [ -n "$found" ]; then
-    describe_container server "$found"
+    # shellcheck disable=SC2016 # the template's own
+    inner=$(docker inspect --format '{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println $inner .HostPort}}{{end}}{{end}}' "$found" 2>/dev/null |
+      sed -n "s|^\([0-9]\{1,5\}\)/tcp $port\$|\1|p" | head -n 1)
+    describe_container server "$found" "$inner"
   elif has ss; then
     process=$(ss -ltnpH "sport = :$port" 2>/dev/null | sed -n 's/.*pid=\([0-9]*\).*/\1/p' | head -n 1)
     if [ -n "$process" ]; then
@@ -165,6 +172,7 @@ elif is_here "$address"; then
       end 0
       describe_process "$process"
       watched=$process
+      listening=$process:$(printf '%04X' "$port")
     fi
   fi
 fi
@@ -186,11 +194,29 @@ read_usage() {
   done | quoted
 }
 
+# Who is connected to the servers, as their own networks have it: both ends of each connection, and
+# "-" where that could be read.
+read_connections() {
+  for pair in $listening; do
+    process=${pair%:*}
+    [ -r "/proc/$process/net/tcp" ] || continue
+    cat "/proc/$process/net/tcp" "/proc/$process/net/tcp6" 2>/dev/null |
+      awk -v name="$process" -v port=":${pair#*:}" '
+        $4 == "01" && substr($2, length($2) - 4) == port { print name, $2, $3 }
+        END { print name, "-" }'
+  done | sort -u | head -n 4096
+}
+
 if [ -n "$watched" ]; then
+  connected=$(read_connections)
   begin usage
   read_usage
   sleep 0.5 2>/dev/null || sleep 1
   read_usage
+  end 0
+  # One that is over, or just begins, such as a healthcheck's, is nobody's answer.
+  begin connections
+  { printf '%s\n' "$connected"; read_connections; } | sort | uniq -d | quoted
   end 0
 fi
 section complete true

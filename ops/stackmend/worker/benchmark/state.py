@@ -511,6 +511,8 @@ class Server(Frozen):
     :param threads: that it computes with; 0 where it does not say.
     :param usage: what its processes used of the CPU while they were watched; ``None`` where that is
         not known.
+    :param connections: of others to its port, for as long as it was watched; ``None`` where that
+        is not known.
     """
 
     container: str = ""
@@ -523,6 +525,7 @@ class Server(Frozen):
     settings: tuple[str, ...] = ()
     threads: int = 0
     usage: Usage | None = None
+    connections: int | None = None
 
 
 class Machine(Frozen):
@@ -604,7 +607,8 @@ class Answers(Frozen):
 
     :param address: where it answers, as the host sees it; empty where it does not.
     :param port: likewise.
-    :param reason: why it does not answer.
+    :param reason: why it does not answer, or was not asked.
+    :param remedy: what to do about that; empty where the server is to be started.
     :param engine: what it is, as ``Fingerprint`` has it.
     :param version: its version.
     :param models: that it has.
@@ -618,6 +622,7 @@ class Answers(Frozen):
     address: str = ""
     port: int = 0
     reason: str = ""
+    remedy: str = ""
     engine: str = ""
     version: str = ""
     models: tuple[Served, ...] = ()

@@ -160,6 +160,18 @@ class Protocol(ABC):
         """
 
 
+def is_loading(status: int, message: str) -> bool:
+    """Whether a server turns a request away only because it loads its model.
+
+    llama.cpp's listens before it has it, and until then answers most requests by 503 ``Loading
+    model``; the list of models is none of these.
+
+    :param status: of the answer.
+    :param message: the error within it.
+    """
+    return status == 503 and "loading" in message.lower()
+
+
 def parse_object(line: bytes | str) -> dict[str, Any]:
     """A line's JSON, which is an object.
 
