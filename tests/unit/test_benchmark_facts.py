@@ -14,7 +14,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyinfra.api.exceptions import FactValueError
 
@@ -356,6 +356,117 @@ def test_a_server_that_computes_is_recognised(kind: str) -> None:
     assert server.usage is not None
     assert 0.5 <= server.usage.during < 5
     assert guards.is_computing(server.usage) is (kind == "computes")
+
+
+SECRET = "Hunter2x"
+
+
+def test_no_secret_leaves_the_host() -> None:
+    """What the parser would leave out is not sent; what it keeps arrives as before."""
+    options = ["waits", "--threads", "6", "--model", "/models/a.gguf", "--cache-type-k=q8_0"]
+    options += ["--passphrase", SECRET, f"--note={SECRET}", "-t", SECRET, f"https://u:{SECRET}@h/m"]
+    options += [f"-{SECRET} {SECRET}", SECRET.lower(), "serve"]
+    variables = {
+        "OLLAMA_NUM_PARALLEL": "4",
+        "OLLAMA_KV_CACHE_TYPE": "q8_0",
+        "OLLAMA_NOTE": SECRET,
+        "LLAMA_ARG_MODEL_URL": f"https://u:{SECRET}@h/m.gguf",
+        "CUDA_VISIBLE_DEVICES": "0,1",
+    }
+    command = [sys.executable, "-c", SERVING, *options]
+    environment = {"PATH": os.environ["PATH"], **variables}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
+        try:
+            assert run.stdout is not None
+            port = run.stdout.readline().strip()
+            asked = ("", "", "", "127.0.0.1", port, "/nonexistent", "", *WORDS)
+            lines = run_script("probe", *asked)
+        finally:
+            run.kill()
+    assert SECRET not in "\n".join(lines)
+    (server,) = facts.parse(lines, Query(MARK, "", "", f"127.0.0.1:{port}", int(port))).servers
+    *kept, arguments = server.settings
+    assert kept == [
+        "CUDA_VISIBLE_DEVICES=0,1",
+        "LLAMA_ARG_MODEL_URL=…",
+        "OLLAMA_KV_CACHE_TYPE=q8_0",
+        "OLLAMA_NOTE=…",
+        "OLLAMA_NUM_PARALLEL=4",
+    ]
+    assert server.threads == 6
+    assert arguments.endswith(
+        "--threads 6 --model /models/a.gguf --cache-type-k=q8_0 --passphrase … --note=… -t … … … "
+        "… serve"
+    )
+
+
+#: What the fact hands to the probe: words of options whose values may leave the host, and those of
+#: which none does.
+WORDS = [" ".join(sorted(words)) for words in (facts._SPEEDS, facts._NEVER)]
+
+NAMES = ["--threads", "-ngl", "--model", "-hft", "--api-key", "--cache-type-k", "--note", "-m"]
+VALUES = ["", "-1", "0.75", "1234567890", "True", "q8_0", "/a/b.gguf", "a b", "x:y", "token:x"]
+VALUES += [
+    "serve",
+    "ü",
+    "a\\b",
+    '"',
+    "-",
+    "--",
+    "1.1234567",
+    ".5",
+    "5.",
+    "x" * 201,
+    "/" + "x" * 121,
+]
+
+
+@pytest.mark.parametrize("awk", ["", 'awk() { busybox awk "$@"; }\n'], ids=["own", "busybox"])
+@given(
+    st.lists(
+        st.sampled_from(NAMES + VALUES)
+        | st.builds("{}={}".format, st.sampled_from(NAMES), st.sampled_from(VALUES)),
+        max_size=8,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_the_host_keeps_no_more_than_the_parser_would(awk: str, arguments: list[str]) -> None:
+    texts = [json.dumps(text) for text in arguments]
+    sent = filter_texts(awk, texts)
+    raw = [f"argument {text}" for text in texts]
+    found, expected = (list_arguments(lines) for lines in (sent, raw))
+    pairs = list(zip(found, expected, strict=True))
+    assert all(own == other or own.endswith("…") for own, other in pairs)
+    # It is stricter with what is no name of an option, and with pairs that may name a secret.
+    if not any(text.rstrip("-") == "" or "token:" in text for text in arguments):
+        assert found == expected
+    # Nothing is left for the parser to leave out.
+    assert found == [line.removeprefix("argument ") for line in sent]
+
+
+def filter_texts(awk: str, texts: list[str]) -> list[str]:
+    """What the probe makes of arguments, which are strings of JSON."""
+    body = read_script("stackmend.worker.benchmark", "probe")
+    start = body.index("keep() {")
+    function = body[start : body.index("\n}\n", start) + 3]
+    script = f"known=$1 never=$2\n{awk}{function}keep argument json"
+    done = subprocess.run(
+        ["sh", "-c", script, "keep", *WORDS],
+        input="".join(f"{text}\n" for text in texts),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def list_arguments(lines: list[str]) -> list[str]:
+    parsed = (line.removeprefix("argument ") for line in lines)
+    return list(
+        facts._list_arguments(
+            [facts._parse_json(text) if text[:1] == '"' else text for text in parsed]
+        )
+    )
 
 
 def test_who_is_connected_to_a_server_is_counted() -> None:

@@ -40,6 +40,7 @@ _THREADS = ("LLAMA_ARG_THREADS", "N_THREADS", "OMP_NUM_THREADS")
 _HARMLESS = re.compile(r"-?[0-9]{0,9}(?:\.[0-9]{1,6})?|true|false|on|off|yes|no|auto|none", re.I)
 
 #: Words of options and variables whose values change a server's speed, and those that forbid it.
+#: The probe has them too, and sends no other values; this holds against a host that lies.
 _SPEEDS = frozenset(
     """attn batch cache compute cpu ctx devices device draft dtype engine fa flash gpu kernel kv
     layers len library limit lora m mask mlock mmap mode model moe numa num parallel pooling
@@ -77,7 +78,8 @@ class BenchmarkHost(FactBase[Machine]):
     + queue: the service whose queue sends tasks to the server; empty for none.
 
     Hardware, the control groups of the server's processes and what of its environment changes its
-    speed come over one channel. No value of a variable or argument that may be a secret is printed.
+    speed come over one channel. No value of a variable or argument that may be a secret leaves the
+    host.
 
     **Example:**
 
@@ -117,6 +119,8 @@ class BenchmarkHost(FactBase[Machine]):
             str(port),
             record,
             queue,
+            " ".join(sorted(_SPEEDS)),
+            " ".join(sorted(_NEVER)),
             mark=self._query.mark,
             before=["group"],
             shared=["own"],

@@ -2,8 +2,9 @@
 # what was measured before. Changes nothing, and asks no server. Writes sections
 # (connection/frame.sh). Behind group.sh and connection/own.sh. Arguments: the Compose project, the
 # service or nothing, the service of the workers or nothing, the endpoint's address and port, the
-# record, the service whose queue sends tasks to the server or nothing.
-project=$1 service=$2 workers=$3 address=$4 port=$5 record=$6 queues=$7
+# record, the service whose queue sends tasks to the server or nothing, words of options whose values
+# may leave the host, words of those whose never do.
+project=$1 service=$2 workers=$3 address=$4 port=$5 record=$6 queues=$7 known=${8-} never=${9-}
 PATH=$PATH:/usr/sbin:/sbin:/usr/lib/wsl/lib
 LC_ALL=C
 export LC_ALL PATH
@@ -47,6 +48,57 @@ open_arguments() {
 }
 
 # What is watched: a process and the port that it listens on, in the kernel's digits.
+# What of variables or arguments, one a line, leaves the host: names, and values that are numbers,
+# answers to a question, or plain values of known options; of commands those that are paths or words.
+# $1 is "setting" or "argument", $2 "json" where each line is a string of JSON.
+keep() {
+  awk -v kind="$1" -v form="$2" -v known="$known" -v never="$never" '
+    function is_number(text, dot) {
+      sub(/^-/, "", text)
+      dot = index(text, ".")
+      if (dot && substr(text, dot + 1) !~ /^[0-9]+$/ || dot && length(text) - dot > 6) return 0
+      if (dot) text = substr(text, 1, dot - 1)
+      return text ~ /^[0-9]*$/ && length(text) < 10
+    }
+    function may_leave(name, words, count, number, found) {
+      name = tolower(name)
+      gsub(/[^a-z0-9]+/, " ", name)
+      count = split(name, words, " ")
+      for (number = 1; number <= count; number++) {
+        if (index(" " never " ", " " words[number] " ")) return 0
+        if (index(" " known " ", " " words[number] " ")) found = 1
+      }
+      return found
+    }
+    # Strings, since a slash within brackets of a literal is written differently for each awk.
+    function is_plain(text) {
+      # A value that is a pair of its own may name a secret.
+      if (tolower(text) ~ /(pass|pwd|secret|token|credential|key).*:/) return 0
+      return text ~ "^[A-Za-z0-9_.,/:+-]+$" && length(text) <= 200
+    }
+    function value(name, text) {
+      if (is_number(text) || tolower(text) ~ /^(true|false|on|off|yes|no|auto|none)$/) return text
+      return may_leave(name) && is_plain(text) ? text : "…"
+    }
+    function command(text) {
+      if (text ~ /^[a-z][a-z0-9_.-]*$/ && length(text) < 32) return text
+      return text ~ "^/[A-Za-z0-9_./-]+$" && length(text) < 122 ? text : "…"
+    }
+    form == "json" { if ($0 !~ /^".*"$/) next; $0 = substr($0, 2, length($0) - 2) }
+    { at = index($0, "="); name = at ? substr($0, 1, at - 1) : $0; rest = substr($0, at + 1) }
+    kind == "setting" {
+      if (name ~ /^[A-Za-z0-9_]+$/) print kind, name (at ? "=" value(name, rest) : "")
+      next
+    }
+    /^-/ {
+      known_name = name ~ /^--?[A-Za-z0-9][A-Za-z0-9_.-]*$/ && length(name) < 64
+      print kind, known_name ? name (at ? "=" value(name, rest) : "") : "…"
+      option = at ? "" : known_name ? name : "-"
+      next
+    }
+    { print kind, option == "" ? command($0) : option == "-" ? "…" : value(option, $0); option = "" }'
+}
+
 watched='' listening=''
 
 # The limits that hold for a process, from all groups above it, and the threads that it computes
@@ -69,8 +121,8 @@ describe_process() {
   for process in $1 $(below "$1"); do
     [ "$(cat "/proc/$process/cgroup" 2>/dev/null)" = "$own" ] || continue
     { tr '\000' '\n' <"/proc/$process/cmdline"; } 2>/dev/null | awk '
-      sub(/^(--threads|-t|--n_threads|--n-threads)=/, "") { print "threads " $0; next }
-      wanted { print "threads " $0 }
+      sub(/^(--threads|-t|--n_threads|--n-threads)=/, "") { wanted = 1 }
+      wanted && /^[0-9]+$/ { print "threads " $0 }
       { wanted = /^(--threads|-t|--n_threads|--n-threads)$/ }'
   done | quoted
   end 0
@@ -95,9 +147,9 @@ describe_container() {
   begin "$1 $2"
   docker inspect --format "$shape" "$2" 2>/dev/null | quoted
   docker inspect --format '{{range .Config.Env}}{{println (json .)}}{{end}}' "$2" 2>/dev/null |
-    grep -E "$speeds" | grep -Eiv "$secrets" | head -n 200 | sed 's/^/setting /' | quoted
+    grep -E "$speeds" | grep -Eiv "$secrets" | head -n 200 | keep setting json | quoted
   docker inspect --format '{{range .Args}}{{println (json .)}}{{end}}' "$2" 2>/dev/null |
-    open_arguments | head -n 200 | sed 's/^/argument /' | quoted
+    open_arguments | head -n 200 | keep argument json | quoted
   end 0
   process=$(docker inspect --format '{{.State.Pid}}' "$2" 2>/dev/null)
   case $process in
@@ -166,9 +218,9 @@ elif is_here "$address"; then
     if [ -n "$process" ]; then
       begin "process $process"
       { tr '\000' '\n' <"/proc/$process/environ"; } 2>/dev/null |
-        grep -E "$speeds" | grep -Eiv "$secrets" | head -n 200 | sed 's/^/setting /' | quoted
+        grep -E "$speeds" | grep -Eiv "$secrets" | head -n 200 | keep setting text | quoted
       { tr '\000' '\n' <"/proc/$process/cmdline"; } 2>/dev/null |
-        open_arguments | head -n 200 | sed 's/^/argument /' | quoted
+        open_arguments | head -n 200 | keep argument text | quoted
       end 0
       describe_process "$process"
       watched=$process
