@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stackmend.errors import StepError
+from stackmend.worker.benchmark import learning
 from stackmend.worker.benchmark.definitions import (
+    REMEDIES,
     Answer,
     Counts,
     Problem,
@@ -21,15 +25,18 @@ from stackmend.worker.benchmark.definitions import (
     Text,
     count_first_tokens,
     find_miscount,
+    find_remedy,
     make_sample,
 )
 from stackmend.worker.benchmark.loads import find_timeout
 from stackmend.worker.benchmark.measuring import is_flat
 from stackmend.worker.benchmark.spec import MOST_SAMPLES, Limits, Profile
-from stackmend.worker.benchmark.state import Conditions, Level, Load, Repeat, Sample
+from stackmend.worker.benchmark.state import Conditions, Invalid, Level, Load, Repeat, Sample
 from stackmend.worker.benchmark.statistics import compute_figures
 from stackmend.worker.benchmark.steadiness import Watch, find_client_noise, find_lag
 from stackmend.worker.benchmark.turns import Turns, is_loopback
+
+ROOM = Path(learning.__file__).parent
 
 TOKENS = 21
 ASKED = Question(TOKENS, 100)
@@ -390,3 +397,34 @@ def test_whatever_comes_is_a_sample(of: Answer, asked: int) -> None:
         assert found.output_tokens == asked
         assert found.ttft is not None
         assert of.complete
+
+
+# What is to be done
+
+
+@pytest.mark.parametrize("invalid", get_args(Invalid))
+def test_each_class_of_samples_has_its_remedy(invalid: Invalid) -> None:
+    assert find_remedy(invalid, "a reason") == REMEDIES[invalid]
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("invalid key (HTTP 401)", "set api_key to a key that the server takes"),
+        ("no such model (HTTP 404)", "name a model and an address that the server has"),
+        ("cannot connect: refused", "start the server, then run again"),
+    ],
+)
+def test_a_status_says_more(reason: str, remedy: str) -> None:
+    assert find_remedy("refused", reason) == remedy
+
+
+def test_what_ends_a_step_says_what_to_do() -> None:
+    """Each reason that the room raises has a remedy behind a semicolon."""
+    found = 0
+    for path in sorted(ROOM.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "StepError":
+                found += 1
+                assert "; " in ast.unparse(node), f"{path.name}: {ast.unparse(node)}"
+    assert found > 10

@@ -275,28 +275,34 @@ def test_a_rate_stays_what_it_is_where_the_model_ends_early(
 
 
 @pytest.mark.parametrize(
-    ("api", "trap", "words"),
+    ("api", "trap", "words", "remedy"),
     [
-        ("ollama", "uncounted", "does not count"),
-        ("openai", "uncounted", "does not count"),
-        ("ollama", "cut", "it cuts prompts"),
-        ("ollama", "chunks-asked", "counts chunks for tokens"),
-        ("openai", "chunks-asked", "counts chunks for tokens"),
-        ("ollama", "error-200", "out of memory"),
-        ("ollama", "reload", "loaded the model for this request"),
-        ("openai", "http-429", "HTTP 429"),
-        ("openai", "cached", "of a prompt that nobody sent before"),
-        ("openai", "hides", "tokens of reasoning, and sends none"),
+        ("ollama", "uncounted", "does not count", "update the server"),
+        ("openai", "uncounted", "does not count", "update the server"),
+        ("ollama", "cut", "it cuts prompts", "give the server a larger context"),
+        ("ollama", "chunks-asked", "counts chunks for tokens", "update the server"),
+        ("openai", "chunks-asked", "counts chunks for tokens", "update the server"),
+        ("ollama", "error-200", "out of memory", "read the server's log"),
+        ("ollama", "reload", "loaded the model for this request", "end what has the model loaded"),
+        ("openai", "http-429", "HTTP 429", "run again when the server takes more requests"),
+        (
+            "openai",
+            "cached",
+            "of a prompt that nobody sent before",
+            "start the server without a cache of prompts",
+        ),
+        ("openai", "hides", "tokens of reasoning, and sends none", "update the server"),
     ],
 )
 def test_a_server_that_cannot_be_measured(
-    here: Host, server: Paced, api: Api, trap: str, words: str
+    here: Host, server: Paced, api: Api, trap: str, words: str, remedy: str
 ) -> None:
     server.set(trap=trap)
     started = time.monotonic()
     with pytest.raises(StepError, match=words) as caught:
         prepare(here, at(server, api), PROFILE)
     assert str(caught.value).isprintable()
+    assert str(caught.value).rpartition("; ")[2].startswith(remedy)
     assert time.monotonic() - started < 20
 
 
@@ -339,7 +345,7 @@ def test_a_server_that_fails_all_the_time_is_given_up(
 ) -> None:
     server.set(trap="hang-first")
     profile = PROFILE.model_copy(update={"concurrency": (2,), "requests": 500, "timeout": 0.3})
-    with pytest.raises(StepError, match=r"none of [34] requests .* within 0\.3 s"):
+    with pytest.raises(StepError, match=r"none of [34] requests .* within 0\.3 s; allow a"):
         measuring.measure(here, at(server, "ollama"), profile, prepared=known["ollama"])
     assert len(server.read_records()) <= 4
 

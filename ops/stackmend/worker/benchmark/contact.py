@@ -55,7 +55,9 @@ def measure_round_trips(client: HTTPClient, endpoint: Endpoint, path: str) -> fl
         try:
             client.get(path, timeout=SOON)
         except connection.HTTPError as error:
-            raise StepError(f"{endpoint} does not answer: {error}") from error
+            raise StepError(
+                f"{endpoint} does not answer: {error}; start it, then run again"
+            ) from error
         took.append(time.monotonic() - started)
     return min(took[1:])
 

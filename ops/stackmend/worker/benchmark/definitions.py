@@ -11,7 +11,8 @@ the server, never by the pieces that an answer comes in.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stackmend.worker.benchmark.state import Invalid, Sample
@@ -45,6 +46,31 @@ HIDDEN = 4
 #: The share of the tokens that come as pieces of their own where a server does not bundle: some
 #: tokens are no text, or half of a character.
 UNBUNDLED = 0.7
+
+#: What is to be done about samples that do not count, where no other one does.
+REMEDIES: Mapping[Invalid, str] = {
+    "short": "ask for fewer output_tokens in the profile",
+    "cached": "start the server without a cache of prompts",
+    "cut": "give the server a larger context, or ask for fewer prompt_tokens in the profile",
+    "reloaded": "end what has the model loaded again: worker.accelerated names it",
+    "incomplete": "read the server's log, mend the cause, then run again",
+    "error": "read the server's log, mend the cause, then run again",
+    "refused": "start the server, then run again",
+    "timeout": "allow a longer timeout in the profile, or ask for fewer tokens",
+    "uncounted": "update the server to a version that counts the tokens of a stream",
+    "implausible": "update the server to a version whose counts are of what it sends",
+}
+
+#: The same of a request that a server did not take, by the status of its answer.
+_REFUSED = {
+    401: "set api_key to a key that the server takes",
+    403: "set api_key to a key that the server takes",
+    404: "name a model and an address that the server has",
+    405: "name a model and an address that the server has",
+    429: "run again when the server takes more requests",
+    503: "run again when the server takes requests",
+}
+_STATUS = re.compile(r"\(HTTP ([0-9]{3})\)$")
 
 
 @dataclass(frozen=True)
@@ -395,6 +421,21 @@ RECOUNTED = 1.2
 #: The share of the tokens that its server counted when it wrote it that a text has to have, or the
 #: server is known to have written what it did not send.
 SENT = 0.5
+
+
+def find_remedy(invalid: Invalid, reason: str) -> str:
+    """What is to be done where no sample counts, for the most frequent of their reasons.
+
+    :param invalid: the class.
+    :param reason: in words; a status at its end says more.
+
+    Example:
+        >>> find_remedy("refused", "no such model (HTTP 404)")
+        'name a model and an address that the server has'
+    """
+    status = _STATUS.search(reason)
+    known = _REFUSED.get(int(status[1])) if status and invalid == "refused" else None
+    return known or REMEDIES[invalid]
 
 
 def find_miscount(counted: int, recounted: int, chunks: int | None = None) -> Problem | None:

@@ -26,6 +26,7 @@ from stackmend.worker.benchmark.definitions import (
     compute_prefill_speed,
     find_miscount,
     find_problem,
+    find_remedy,
 )
 from stackmend.worker.benchmark.loading import LOADING, PAUSE, load_model
 from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from stackmend.connection import HTTPClient
     from stackmend.worker.benchmark.endpoint import Endpoint
     from stackmend.worker.benchmark.spec import Profile
+    from stackmend.worker.benchmark.state import Invalid
 
 #: How often a request is sent again whose answer teaches nothing.
 LEARNING_RETRIES = 2
@@ -158,8 +160,9 @@ class _Learner:
         per_word = ((more.prompt or 0) - few.prompt) / (MORE_WORDS - FEW_WORDS)
         if per_word < 1:
             raise self._refuse(
+                "cut",
                 f"it counts {few.prompt} tokens of a prompt of {FEW_WORDS} words and "
-                f"{more.prompt} of one of {MORE_WORDS}: it cuts prompts, or does not count them"
+                f"{more.prompt} of one of {MORE_WORDS}: it cuts prompts, or does not count them",
             )
         base = self._base = few.prompt - per_word * FEW_WORDS
         words = count_words(self._profile.prompt_tokens, base, per_word)
@@ -176,8 +179,9 @@ class _Learner:
         kept = counts.kept or 0
         if expected is not None and kept > max(0.0, self._base) + KEPT_TOKENS:
             raise self._refuse(
+                "cached",
                 f"it had kept {kept} of the {counts.prompt} tokens of a prompt that nobody sent "
-                "before"
+                "before",
             )
         reference = Reference(
             cold=compute_prefill_speed(cold, self._rtt) or 0.0,
@@ -219,7 +223,7 @@ class _Learner:
         if base is None or recounted is None:
             return
         if problem := find_miscount(counted, recounted - base, len(answer.texts)):
-            raise self._refuse(problem.reason)
+            raise self._refuse(problem.invalid, problem.reason)
         self._verified = True
 
     def _ask_words(self, words: int) -> Counts:
@@ -254,7 +258,7 @@ class _Learner:
                 break
             answer, problem = self._try(prompt, question)
         if problem is not None and problem.invalid not in ("short", "cached"):
-            raise self._refuse(problem.reason)
+            raise self._refuse(problem.invalid, problem.reason)
         return answer
 
     def _try_loaded(self, prompt: str, question: Question) -> tuple[Answer, Problem | None]:
@@ -292,8 +296,9 @@ class _Learner:
         reference = Reference(kept=10**9, load=self._load)
         return answer, find_problem(answer, question, reference, self._rtt)
 
-    def _refuse(self, reason: str) -> StepError:
-        return StepError(f"cannot measure {self._endpoint}: {reason}")
+    def _refuse(self, invalid: Invalid, reason: str) -> StepError:
+        remedy = find_remedy(invalid, reason)
+        return StepError(f"cannot measure {self._endpoint}: {reason}; {remedy}")
 
 
 def _is_loading(problem: Problem | None) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from stackmend import connection
 from stackmend.errors import StepError
 from stackmend.worker.benchmark.contact import SOON
+from stackmend.worker.benchmark.definitions import REMEDIES
 from stackmend.worker.benchmark.protocols import Protocol, parse_count, parse_object
 from stackmend.worker.benchmark.protocols.ollama import Ollama
 from stackmend.worker.benchmark.sending import open_client
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Seconds that a model may take to load.
 LOADING = 900.0
+
+#: What is to be done where the server does not load it.
+REMEDY = REMEDIES["error"]
 
 #: Seconds between two requests to a server that loads its model.
 PAUSE = 1.0
@@ -79,13 +83,13 @@ def _request_load(
         answer = client.post(request.path, content=request.content, timeout=LOADING)
         fields = parse_object(answer.content[:100_000])
     except (connection.HTTPError, ValueError) as error:
-        raise StepError(f"{endpoint} does not load the model: {error}") from error
+        raise StepError(f"{endpoint} does not load the model: {error}; {REMEDY}") from error
     if answer.status_code != 200 or "error" in fields:
         parser = protocol.make_parser(1)
         parser.feed(answer.content[:100_000], 0.0)
         problem = parser.make_answer(0.0).problem
         reason = problem.reason if problem else f"HTTP {answer.status_code}"
-        raise StepError(f"{endpoint} does not load the model: {reason}")
+        raise StepError(f"{endpoint} does not load the model: {reason}; {REMEDY}")
 
 
 class _Loaded(NamedTuple):

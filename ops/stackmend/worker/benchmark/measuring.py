@@ -19,6 +19,7 @@ from stackmend.errors import StepError
 from stackmend.reporting import announce
 from stackmend.text import format_limit
 from stackmend.worker.benchmark.contact import SOON, measure_round_trips
+from stackmend.worker.benchmark.definitions import find_remedy
 from stackmend.worker.benchmark.learning import prepare
 from stackmend.worker.benchmark.loading import release
 from stackmend.worker.benchmark.loads import count_all_requests, find_timeout, list_loads
@@ -146,7 +147,8 @@ def measure_in_turns(
             if failure := benches[number].explain_failure(repeats[number][-1]):
                 break
         if failure and not levels[0]:
-            raise StepError(f"cannot measure {failure}")
+            remedy = _find_remedy(repeats[number][-1].samples)
+            raise StepError(f"cannot measure {failure}; {remedy}")
         for number, taken_repeats in enumerate(repeats):
             if taken_repeats:
                 noisy = failure or find_client_noise(load, taken_repeats)
@@ -305,6 +307,13 @@ class _Bench:
                 with suppress(connection.HTTPError):
                     client.get(self._prepared.probe, timeout=SOON)
             yield clients
+
+
+def _find_remedy(samples: Sequence[Sample]) -> str:
+    """What is to be done for the most frequent of the reasons for which samples do not count."""
+    found = Counter((sample.invalid, sample.reason) for sample in samples if sample.invalid)
+    (invalid, reason), _ = found.most_common(1)[0]
+    return find_remedy(invalid, reason)
 
 
 def _format_reasons(samples: Sequence[Sample]) -> str:

@@ -400,7 +400,8 @@ def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
             task = QueueTask(prompts, words, prefix, model, profile.timeout, pace)
             (sample,) = task.ask(client, time.monotonic())
             if sample.invalid not in (None, "reloaded", "short"):
-                raise StepError(f"cannot measure {endpoint}: {sample.reason}")
+                remedy = definitions.find_remedy(sample.invalid, sample.reason)
+                raise StepError(f"cannot measure {endpoint}: {sample.reason}; {remedy}")
             found.append(sample.prompt_tokens)
     words, expected = _count_words(profile.prompt_tokens, *found)
     return Prepared(

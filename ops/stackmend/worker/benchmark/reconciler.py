@@ -60,6 +60,9 @@ if TYPE_CHECKING:
 #: Seconds that loading a model and finding out how it counts may take.
 PREPARING = 2 * 900.0
 
+#: What is to be done about a result that something spoiled.
+AGAIN = "run again when nobody changes the server"
+
 
 @dataclass
 class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
@@ -244,7 +247,8 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
                 found = end()
                 reason = guards.find_shortage(found)
                 if reason and "memory" not in self.spec.allow:
-                    raise StepError(f"stopped measuring: {reason}")
+                    remedy = f"free memory, then run again; {guards.allow('memory')}"
+                    raise StepError(f"stopped measuring: {reason}; {remedy}")
                 return found
 
             return finish
@@ -296,13 +300,15 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         """
         state = self._read(fresh=True)
         if isinstance(state, connection.Unknown):
-            raise StepError(f"cannot read the host after measuring: {state.reason}")
+            raise StepError(f"cannot read the host after measuring: {state.reason}; run again")
         model = fingerprint.find_model(self.spec, state.answers)
         if model is None:
-            raise StepError(f"the server changed while it was measured: {state.answers.reason}")
+            reason = state.answers.reason or "it has not the model any more"
+            raise StepError(f"the server changed while it was measured: {reason}; {AGAIN}")
         later = fingerprint.build(self.spec, state, model)
         if changes := fingerprint.list_changes(action.fingerprint, later):
-            raise StepError(f"the result is void: {'; '.join(changes)} while it was measured")
+            changed = "; ".join(changes)
+            raise StepError(f"the result is void: {changed} while it was measured; {AGAIN}")
         return fingerprint.complete(action.fingerprint, later)
 
     def _collect(self, state: BenchmarkState) -> None:

@@ -66,7 +66,10 @@ def write_result(host: Host, files: Files, measurement: Measurement, record: Rec
     """
     samples = _dump(measurement)
     if len(samples) > LONGEST:
-        raise StepError(f"the samples have {len(samples)} bytes, more than {LONGEST}: ask less")
+        raise StepError(
+            f"the samples have {len(samples)} bytes, more than {LONGEST}; "
+            "ask for fewer requests, repeats or levels in the profile"
+        )
     _write(host, files.latest, samples)
     _write(host, files.record, _dump(record))
 
@@ -80,7 +83,10 @@ def _dump(model: Measurement | Record) -> bytes:
 def _write(host: Host, path: str, data: bytes) -> None:
     result = connection.run(host, commands.write(path), stdin=data)
     if not result.ok:
-        raise StepError(f"cannot write {path}: {result.reason}", status=result.status)
+        raise StepError(
+            f"cannot write {path}: {result.reason}; make it writable, then run again",
+            status=result.status,
+        )
 
 
 def read_measurement(host: Host, path: str, at: float) -> Measurement | None:
@@ -135,7 +141,8 @@ def collect(host: Host, slug: str, result: Result) -> Path | None:
     try:
         write.write_json(path, clean(result.model_dump(mode="json"), get_secrets()))
     except OSError as error:
-        raise StepError(f"cannot write the result to {path}: {error.strerror}") from error
+        reason = f"cannot write the result to {path}: {error.strerror}"
+        raise StepError(f"{reason}; make it writable, then run again") from error
     return path
 
 
