@@ -15,7 +15,7 @@ from tests.calm import exactly, urgency
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.paced import Paced
-from tests.paced.measured import SHORT, SPEEDS, Speed, check_delay, check_speed
+from tests.paced.measured import SHORT, SPEEDS, Speed, check_delay, check_speed, list_concurrencies
 
 PORT = 18800
 
@@ -58,9 +58,7 @@ def prepared(host: Host, endpoint: Endpoint) -> Prepared:
 def test_five_speeds_at_each_concurrency(
     host: Host, server: Paced, endpoint: Endpoint, prepared: Prepared, speed: Speed
 ) -> None:
-    # Every one from 1 to 8, some at each speed.
-    odd = SPEEDS.index(speed) % 2
-    check_speed(host, server, endpoint, prepared, speed, (1, 3, 5, 7) if odd else (2, 4, 6, 8))
+    check_speed(host, server, endpoint, prepared, speed, list_concurrencies(speed, lab=True))
 
 
 @exactly

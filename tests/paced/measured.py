@@ -20,6 +20,9 @@ from tests.paced import Paced, Truth, compute_truth, read_truth
 #: Shares by which a figure may differ from the truth: tokens a second, and the times of a request.
 SPEED, TIMES = 0.03, 0.05
 
+#: Answers that the server gives at one time; others queue.
+SLOTS = 4
+
 #: By how much the server itself may be behind its schedule on a machine that is called quiet.
 QUIET = 0.01
 
@@ -50,6 +53,21 @@ SPEEDS = (
     Speed(0.25, 0.03, 10),
     Speed(0.30, 0.05, 6),
 )
+
+
+#: Requests at one time at which each speed is measured.
+CONCURRENCIES = range(1, 9)
+
+
+def list_concurrencies(speed: Speed, *, lab: bool) -> tuple[int, ...]:
+    """Those of a speed that are measured on a lab host, or on this machine: one half each."""
+    odd = SPEEDS.index(speed) % 2 == 1
+    return tuple(number for number in CONCURRENCIES if (number % 2 == 1) is (odd is lab))
+
+
+def count_requests(concurrency: int) -> int:
+    """Requests by which one cell of speed and concurrency is measured."""
+    return max(2, 2 * concurrency)
 
 
 def run_once(
@@ -101,8 +119,8 @@ def check_speed(
 ) -> None:
     """Hold the figures at each concurrency against what the server recorded, and was set to."""
     for number in concurrency:
-        server.set(trap="", ttft=speed.ttft, tpot=speed.tpot, slots=4)
-        requests = max(2, 2 * number)
+        server.set(trap="", ttft=speed.ttft, tpot=speed.tpot, slots=SLOTS)
+        requests = count_requests(number)
         load = Load(concurrency=number)
         wall, samples = run_once(host, endpoint, prepared, load, requests, speed.tokens)
         found = summarize(wall, samples, prepared.rtt)

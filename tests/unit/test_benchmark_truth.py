@@ -7,6 +7,7 @@ import datetime
 import itertools
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import cast
 
@@ -25,14 +26,18 @@ from stackmend.worker.benchmark.state import Conditions, Load
 from tests import paced
 from tests.calm import exactly, urgency
 from tests.connected import local
-from tests.paced import Paced
+from tests.paced import Pace, Paced, compute_truth
 from tests.paced.measured import (
+    CONCURRENCIES,
     SHORT,
+    SLOTS,
     SPEEDS,
     Speed,
     check_delay,
     check_speed,
     compare,
+    count_requests,
+    list_concurrencies,
     run_once,
     summarize,
 )
@@ -77,11 +82,30 @@ def prepared(here: Host, endpoint: Endpoint) -> Prepared:
 
 
 @exactly
-@pytest.mark.parametrize("speed", SPEEDS[::2], ids=str)
+@pytest.mark.parametrize("speed", SPEEDS, ids=str)
 def test_the_speed_at_each_concurrency(
     here: Host, server: Paced, endpoint: Endpoint, prepared: Prepared, speed: Speed
 ) -> None:
-    check_speed(here, server, endpoint, prepared, speed, (1, 3, 8))
+    check_speed(here, server, endpoint, prepared, speed, list_concurrencies(speed, lab=False))
+
+
+def test_every_speed_is_measured_at_every_concurrency() -> None:
+    """Here or on a lab host, each cell once: about 5.5 s for each speed, here and there."""
+    cells = Counter(
+        (speed, number)
+        for speed in SPEEDS
+        for lab in (False, True)
+        for number in list_concurrencies(speed, lab=lab)
+    )
+    assert cells == Counter(itertools.product(SPEEDS, CONCURRENCIES))
+    assert len(cells) == 40
+    for speed, lab in itertools.product(SPEEDS, (False, True)):
+        pace = Pace(ttft=speed.ttft, tpot=speed.tpot, slots=SLOTS)
+        seconds = sum(
+            compute_truth(pace, number, count_requests(number), speed.tokens).wall
+            for number in list_concurrencies(speed, lab=lab)
+        )
+        assert seconds == pytest.approx(5.5, abs=0.6)
 
 
 @exactly
