@@ -486,6 +486,38 @@ def test_who_is_connected_to_a_server_is_counted() -> None:
     assert (busy.connections, idle.connections) == (1, 0)
 
 
+DOCKER = """\
+#!/bin/sh
+case $* in
+*publish=18080*) echo {id} ;;
+*'println $inner .HostPort'*) printf '9/tcp 18081\\n%s/tcp 18080\\n' {port} ;;
+*'{{{{.State.Pid}}}}'*) echo {pid} ;;
+*'println "name"'*) printf 'process %s\\n' {pid} ;;
+esac
+"""
+
+
+def test_a_published_port_is_another_one_within_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own network knows connections by the port that the server listens on there."""
+    command = [sys.executable, "-c", SERVING, "waits"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        try:
+            assert run.stdout is not None
+            port = int(run.stdout.readline())
+            docker = tmp_path / "docker"
+            docker.write_text(DOCKER.format(id=ID, port=port, pid=run.pid))
+            docker.chmod(0o755)
+            monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+            with socket.create_connection(("127.0.0.1", port)):
+                lines = run_script("probe", "", "", "", "127.0.0.1", "18080", "/nonexistent", "")
+        finally:
+            run.kill()
+    (server,) = facts.parse(lines, Query(MARK, "", "", "127.0.0.1:18080", 18080)).servers
+    assert (server.container, server.connections) == (ID, 1)
+
+
 @pytest.mark.parametrize(
     ("lines", "count"),
     [

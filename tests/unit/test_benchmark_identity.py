@@ -13,7 +13,7 @@ import pytest
 from pyinfra.api.host import Host
 
 from stackmend.errors import StepError
-from stackmend.worker.benchmark import identity, learning
+from stackmend.worker.benchmark import identity, learning, loading
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.identity import Reply, explain_silence
 from stackmend.worker.benchmark.learning import prepare
@@ -181,8 +181,7 @@ def test_who_may_be_asked(described: Reply, known: str, server: Server, silent: 
 
 @pytest.fixture
 def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (identity, learning):
-        monkeypatch.setattr(module, "PAUSE", 0.01)
+    monkeypatch.setattr(loading, "PAUSE", 0.01)
 
 
 @pytest.mark.usefixtures("_without_pauses")

@@ -14,14 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import tenacity
-
 from stackmend import answers, connection
 from stackmend.redaction import format_safe_line
 from stackmend.text import format_limit
 from stackmend.worker.benchmark import guards
 from stackmend.worker.benchmark.fingerprint import find_model
-from stackmend.worker.benchmark.loading import PAUSE
+from stackmend.worker.benchmark.loading import wait_until_loaded
 from stackmend.worker.benchmark.protocols import is_loading
 from stackmend.worker.benchmark.spec import BenchmarkSpec
 from stackmend.worker.benchmark.state import Answers, Loaded, Machine, Queue, Served, Server
@@ -231,7 +229,7 @@ def _ask_at(host: Host, spec: BenchmarkSpec, machine: Machine, address: str, por
         if spec.target == "ollama":
             found = _ask_ollama(client, spec)
         elif spec.target == "openai":
-            found = _ask_openai(client, spec, machine)
+            found = _ask_openai(host, client, spec, machine)
         else:
             found = parse_queue_server(_get(client, spec, spec.base_path + HEALTH), spec.model)
     return found.model_copy(update={"address": address, "port": port})
@@ -300,10 +298,12 @@ def parse_ollama(version: Any, tags: Any, loaded: Any) -> Answers:
     )
 
 
-def _ask_openai(client: connection.HTTPClient, spec: BenchmarkSpec, machine: Machine) -> Answers:
+def _ask_openai(
+    host: Host, client: connection.HTTPClient, spec: BenchmarkSpec, machine: Machine
+) -> Answers:
     root = spec.base_path.removesuffix("/v1")
     # The one is llama.cpp's, the other vLLM's; whoever has neither says so.
-    props = _get_loaded(client, spec, f"{root}/props")
+    props = _get_loaded(host, client, spec, f"{root}/props")
     if _is_loading(props):
         return Answers(
             reason=f"it still loads its model, after {format_limit(spec.profile.timeout)}",
@@ -346,14 +346,11 @@ def explain_silence(described: Reply, known: str, server: Server | None) -> str:
     )
 
 
-def _get_loaded(client: connection.HTTPClient, spec: BenchmarkSpec, path: str) -> Reply:
+def _get_loaded(host: Host, client: connection.HTTPClient, spec: BenchmarkSpec, path: str) -> Reply:
     """As :func:`_get`; a server that loads its model is waited for, as long as for an answer."""
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_result(_is_loading),
-        stop=tenacity.stop_after_delay(spec.profile.timeout),
-        wait=tenacity.wait_fixed(PAUSE),
-        retry_error_callback=lambda call: call.outcome.result(),  # type: ignore[union-attr]
-    )(_get, client, spec, path)
+    return wait_until_loaded(
+        host, spec.server, spec.profile.timeout, lambda: _get(client, spec, path), _is_loading
+    )
 
 
 def _is_loading(reply: Reply) -> bool:

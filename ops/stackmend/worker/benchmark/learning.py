@@ -10,11 +10,7 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import tenacity
-
 from stackmend.errors import StepError
-from stackmend.reporting import announce
-from stackmend.text import format_limit
 from stackmend.worker.benchmark.contact import choose_protocol, measure_round_trips
 from stackmend.worker.benchmark.definitions import (
     KEPT_TOKENS,
@@ -28,7 +24,7 @@ from stackmend.worker.benchmark.definitions import (
     find_problem,
     find_remedy,
 )
-from stackmend.worker.benchmark.loading import LOADING, PAUSE, load_model
+from stackmend.worker.benchmark.loading import LOADING, load_model, wait_until_loaded
 from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
 from stackmend.worker.benchmark.protocols import Protocol, is_loading
 from stackmend.worker.benchmark.protocols.openai import OpenAI
@@ -263,21 +259,13 @@ class _Learner:
 
     def _try_loaded(self, prompt: str, question: Question) -> tuple[Answer, Problem | None]:
         """As :meth:`_try`; a server that loads its model meanwhile is waited for."""
-
-        def report(call: tenacity.RetryCallState) -> None:
-            if call.attempt_number == 1:
-                announce.show_line(
-                    self._host,
-                    f"{self._endpoint} loads its model: waiting up to {format_limit(LOADING)}",
-                )
-
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda result: _is_loading(result[1])),
-            stop=tenacity.stop_after_delay(LOADING),
-            wait=tenacity.wait_fixed(PAUSE),
-            before_sleep=report,
-            retry_error_callback=lambda call: call.outcome.result(),  # type: ignore[union-attr]
-        )(self._try, prompt, question)
+        return wait_until_loaded(
+            self._host,
+            str(self._endpoint),
+            LOADING,
+            lambda: self._try(prompt, question),
+            lambda result: _is_loading(result[1]),
+        )
 
     def _try(self, prompt: str, question: Question) -> tuple[Answer, Problem | None]:
         task = Task(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import tenacity
 
 from stackmend import connection
 from stackmend.errors import StepError
+from stackmend.reporting import announce
+from stackmend.text import format_limit
 from stackmend.worker.benchmark.contact import SOON
 from stackmend.worker.benchmark.definitions import REMEDIES
 from stackmend.worker.benchmark.protocols import Protocol, parse_count, parse_object
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
     from stackmend.connection import HTTPClient
     from stackmend.worker.benchmark.endpoint import Endpoint
 
+T = TypeVar("T")
+
 #: Seconds that a model may take to load.
 LOADING = 900.0
 
@@ -33,6 +40,36 @@ PAUSE = 1.0
 
 #: Years until a model is unloaded, from which on somebody wants it kept for ever.
 FOR_EVER = 10
+
+
+def wait_until_loaded(
+    host: Host,
+    server: str,
+    timeout: float,
+    attempt: Callable[[], T],
+    is_loading: Callable[[T], bool],
+) -> T:
+    """Ask a server again for as long as it loads its model; what it answers at last.
+
+    :param host: the host that reaches it.
+    :param server: the server, in words.
+    :param timeout: seconds to wait.
+    :param attempt: asks once.
+    :param is_loading: whether an answer says that it loads its model.
+    """
+
+    def report(call: tenacity.RetryCallState) -> None:
+        if call.attempt_number == 1:
+            limit = format_limit(timeout)
+            announce.show_line(host, f"{server} loads its model: waiting up to {limit}")
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_result(is_loading),
+        stop=tenacity.stop_after_delay(timeout),
+        wait=tenacity.wait_fixed(PAUSE),
+        before_sleep=report,
+        retry_error_callback=lambda call: call.outcome.result(),  # type: ignore[union-attr]
+    )(attempt)
 
 
 def load_model(client: HTTPClient, endpoint: Endpoint, protocol: Protocol) -> float | None:
