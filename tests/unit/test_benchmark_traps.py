@@ -362,6 +362,7 @@ def test_a_server_that_hangs_after_its_first_answers_is_given_up(
     assert len(server.read_records()) < 14
 
 
+@calmly
 def test_the_levels_that_were_measured_are_kept(
     here: Host, server: Paced, known: dict[Api, Prepared]
 ) -> None:
