@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from pyinfra.api.host import Host
 
 from stackmend.worker import pictures
+from stackmend.worker.benchmark.learning import TooSlow
 from stackmend.worker.benchmark.spec import Profile
 from stackmend.worker.benchmark.state import Level
 from stackmend.worker.move import measuring
-from stackmend.worker.move.measuring import make_measurement, make_result, measure
+from stackmend.worker.move.measuring import make_measurement, make_result, measure_both
 from stackmend.worker.pictures import table
+from tests import paced
+from tests.connected import local
 from tests.unit import benchmark_results
 
 PROFILE = Profile(concurrency=(1,), output_tokens=60, timeout=60, repeats=5)
@@ -24,43 +28,53 @@ def levels(speed: float) -> tuple[Level, ...]:
     return benchmark_results.make_result(speed=speed).measurement.levels[:1]
 
 
-def silent(*found: Level) -> tuple[Level, ...]:
-    """The same of one that ended no request in its time."""
-    raw: list[dict[str, Any]] = [level.model_dump(mode="json") for level in found]
-    for level in raw:
-        for repeat in level["repeats"]:
-            for sample in repeat["samples"]:
-                sample |= {"invalid": "timeout", "reason": "too slow", "end": 60.0, "last": None}
-    return tuple(Level.model_validate(level) for level in raw)
-
-
 def measured(
     monkeypatch: pytest.MonkeyPatch, old: tuple[Level, ...], new: tuple[Level, ...]
 ) -> measuring.Measured:
     monkeypatch.setattr(measuring, "measure_interleaved", lambda *_: (old, new))
     ends = ("172.18.0.2", 8080), ("172.18.0.3", 11434)
-    return measure(None, *ends, "tiny", PROFILE, 0.1)  # type: ignore[arg-type]
+    return measure_both(None, *ends, "tiny", PROFILE, 0.1)  # type: ignore[arg-type]
 
 
-def test_a_legacy_worker_that_ends_nothing_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    new = levels(1.0)
-    found = measured(monkeypatch, silent(*levels(1.0)), new)
-    assert found.comparison.before == 1.0
-    assert found.comparison.ratio == found.comparison.after
-    assert found.comparison.p < 0.05
-    assert "no request to the legacy worker ended within 60 s" in found.comparison.reason
-    assert found.slowest == 60.0
+@pytest.fixture(scope="module")
+def here() -> Iterator[Host]:
+    with local() as host:
+        yield host
 
 
-def test_both_end_nothing_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(measuring.StepError, match="legacy worker cannot be measured"):
-        measured(monkeypatch, silent(*levels(1.0)), silent(*levels(1.0)))
+#: A hundred tokens take more than the second that a request has; the second one says nothing at all.
+SLOW = {"slow": {"ttft": 0.02, "tpot": 0.02}, "silent": {"ttft": 30}}
+FAST = {"ttft": 0.02, "tpot": 0.002}
+BRIEF = Profile(
+    prompt_tokens=16, output_tokens=100, concurrency=(1,), requests=4, warmups=0, timeout=1
+)
 
 
-def test_before_and_after_as_a_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What a move collects is what pictures are made of."""
-    found = measured(monkeypatch, levels(0.2), levels(1.0))
-    assert found.comparison.ratio > 3
+@pytest.mark.parametrize("pace", SLOW)
+def test_a_legacy_worker_that_ends_nothing_in_time(here: Host, pace: str, tmp_path: Path) -> None:
+    with paced.serving(**SLOW[pace]) as old, paced.serving(**FAST) as new:
+        ends = ("127.0.0.1", old.port), ("127.0.0.1", new.port)
+        found = measure_both(here, *ends, "paced", BRIEF, 0.1)
+    # A hundred tokens in the second that it had, at most.
+    assert found.comparison.before == 100
+    assert found.comparison.outcome == "better"
+    assert found.comparison.after > 200
+    assert "no request to the legacy worker ended within 1 s" in found.comparison.reason
+    assert found.slowest == 1
+    assert (found.old, len(found.new)) == ((), 1)
+    text = draw(found, tmp_path)
+    assert "ollama" in text
+
+
+def test_a_new_one_that_ends_nothing_in_time(here: Host) -> None:
+    with paced.serving(**FAST) as old, paced.serving(**SLOW["slow"]) as new:
+        ends = ("127.0.0.1", old.port), ("127.0.0.1", new.port)
+        with pytest.raises(TooSlow, match="did not end within 1 s"):
+            measure_both(here, *ends, "paced", BRIEF, 0.1)
+
+
+def draw(found: measuring.Measured, directory: Path) -> str:
+    """The table and the page of what a move collects."""
     old, new = (
         make_measurement("ai1", service, engine, "tiny", each, "moved", 1.7e9)
         for service, engine, each in (
@@ -68,13 +82,20 @@ def test_before_and_after_as_a_picture(monkeypatch: pytest.MonkeyPatch, tmp_path
             ("ollama", "ollama", found.new),
         )
     )
-    path = tmp_path / "ai1.json"
+    path = directory / "ai1.json"
     path.write_text(make_result(found, old, new, PROFILE).model_dump_json())
     results = pictures.read_all([path])
     out = io.StringIO()
     table.show(results, out, 200)
     assert "before" in out.getvalue()
-    text = pictures.write_pages(results, tmp_path / "pages", png=False).read_text()
+    return pictures.write_pages(results, directory / "pages", png=False).read_text()
+
+
+def test_before_and_after_as_a_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a move collects is what pictures are made of."""
+    found = measured(monkeypatch, levels(0.2), levels(1.0))
+    assert found.comparison.ratio > 3
+    text = draw(found, tmp_path)
     assert "ollama" in text
     assert "llama.cpp" in text
     assert "<svg" in text

@@ -106,6 +106,18 @@ class Prepared:
         )
 
 
+class TooSlow(StepError):
+    """A server that answers, and ends no request within the time that each has.
+
+    :param endpoint: the server.
+    :param reason: what it did, with the remedy.
+    """
+
+    def __init__(self, endpoint: Endpoint, reason: str) -> None:
+        super().__init__(reason)
+        self.endpoint = endpoint
+
+
 def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
     """Find out what a measurement needs to know: load the model, and learn how it counts.
 
@@ -114,6 +126,7 @@ def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
     :param host: the host that reaches the server.
     :param endpoint: the server.
     :param profile: how it will be asked.
+    :raises TooSlow: it ends no answer within the profile's ``timeout``.
     :raises StepError: it does not answer, or not so that it can be measured.
     """
     with open_client(host, endpoint, max(profile.timeout, LOADING)) as client:
@@ -285,8 +298,10 @@ class _Learner:
         return answer, find_problem(answer, question, reference, self._rtt)
 
     def _refuse(self, invalid: Invalid, reason: str) -> StepError:
-        remedy = find_remedy(invalid, reason)
-        return StepError(f"cannot measure {self._endpoint}: {reason}; {remedy}")
+        message = f"cannot measure {self._endpoint}: {reason}; {find_remedy(invalid, reason)}"
+        if invalid == "timeout":
+            return TooSlow(self._endpoint, message)
+        return StepError(message)
 
 
 def _is_loading(problem: Problem | None) -> bool:

@@ -20,7 +20,7 @@ from stackmend.reporting import announce
 from stackmend.text import format_limit
 from stackmend.worker.benchmark.contact import SOON, measure_round_trips
 from stackmend.worker.benchmark.definitions import find_remedy
-from stackmend.worker.benchmark.learning import prepare
+from stackmend.worker.benchmark.learning import TooSlow, prepare
 from stackmend.worker.benchmark.loading import release
 from stackmend.worker.benchmark.loads import count_all_requests, find_timeout, list_loads
 from stackmend.worker.benchmark.sending import Asking, Run, open_clients
@@ -123,6 +123,7 @@ def measure_in_turns(
     :param read_conditions: reads what the host does meanwhile.
     :param on_progress: called after each request.
     :param order: numbers of servers, in which they take turns.
+    :raises TooSlow: one of them ends no request of its first repeat in time.
     :raises StepError: one of them cannot be measured.
     """
     profile = _limit_profile(host, servers, profile)
@@ -147,8 +148,11 @@ def measure_in_turns(
             if failure := benches[number].explain_failure(repeats[number][-1]):
                 break
         if failure and not levels[0]:
-            remedy = _find_remedy(repeats[number][-1].samples)
-            raise StepError(f"cannot measure {failure}; {remedy}")
+            samples = repeats[number][-1].samples
+            message = f"cannot measure {failure}; {_find_remedy(samples)}"
+            if all(sample.invalid == "timeout" for sample in samples):
+                raise TooSlow(servers[number][0], message)
+            raise StepError(message)
         for number, taken_repeats in enumerate(repeats):
             if taken_repeats:
                 noisy = failure or find_client_noise(load, taken_repeats)

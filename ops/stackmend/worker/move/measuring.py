@@ -8,6 +8,8 @@ from stackmend.errors import StepError
 from stackmend.worker.benchmark import statistics
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.interleaving import measure_interleaved
+from stackmend.worker.benchmark.learning import TooSlow
+from stackmend.worker.benchmark.measuring import measure
 from stackmend.worker.benchmark.state import Comparison, Fingerprint, Measurement, Result
 
 if TYPE_CHECKING:
@@ -27,14 +29,16 @@ class Measured(NamedTuple):
 
     :param comparison: what decides.
     :param comparisons: of every figure.
-    :param old: the levels of the legacy worker.
+    :param old: the levels of the legacy worker; none where it ended no request in time.
     :param new: those of the new one.
+    :param cut: seconds after which each request to the legacy worker was cut off; 0 where not all.
     """
 
     comparison: Comparison
     comparisons: tuple[Comparison, ...]
     old: tuple[Level, ...]
     new: tuple[Level, ...]
+    cut: float = 0.0
 
     @property
     def slowest(self) -> float:
@@ -46,10 +50,10 @@ class Measured(NamedTuple):
             for sample in repeat.samples
             if sample.invalid in (None, "timeout")
         ]
-        return max(ends, default=0.0)
+        return max(ends, default=self.cut)
 
 
-def measure(
+def measure_both(
     host: Host,
     old: tuple[str, int],
     new: tuple[str, int],
@@ -61,6 +65,9 @@ def measure(
 ) -> Measured:
     """Measure two servers of OpenAI's API in turns, old, new, new, old.
 
+    A legacy worker that ends no request within the profile's ``timeout`` has no levels: the new one
+    is held against the most that it can have written in that time.
+
     :param old: address and port of the legacy worker, as the host sees it.
     :param new: those of the new one.
     :param model: the name that clients ask for.
@@ -70,18 +77,15 @@ def measure(
     :raises StepError: one of them cannot be measured.
     """
     ends = [Endpoint("openai", address, port, model) for address, port in (old, new)]
-    levels = measure_interleaved(host, ends[0], ends[1], profile, read_conditions, on_progress)
+    try:
+        levels = measure_interleaved(host, ends[0], ends[1], profile, read_conditions, on_progress)
+    except TooSlow as error:
+        if error.endpoint != ends[0]:
+            raise
+        return _measure_alone(host, ends[1], profile, margin, read_conditions, on_progress)
     before, after = (
         [statistics.summarize(level, profile.limits) for level in each] for each in levels
     )
-    if all(_is_timed_out(level) for level in levels[0]) and all(
-        row.valid for summary in after for row in summary.repeats
-    ):
-        bounds = tuple(
-            _compare_bound(level, summary, profile, margin)
-            for level, summary in zip(levels[0], after, strict=True)
-        )
-        return Measured(min(bounds, key=lambda each: each.ratio), bounds, *levels)
     for name, summaries in (("legacy worker", before), ("new one", after)):
         if not any(row.valid for summary in summaries for row in summary.repeats):
             raise StepError(
@@ -141,29 +145,37 @@ def make_measurement(
     )
 
 
-def _is_timed_out(level: Level) -> bool:
-    """Whether no request of a level ended in its time, and none failed otherwise."""
-    samples = [sample for repeat in level.repeats for sample in repeat.samples]
-    return bool(samples) and all(sample.invalid == "timeout" for sample in samples)
-
-
-def _compare_bound(level: Level, new: Summary, profile: Profile, margin: float) -> Comparison:
+def _measure_alone(
+    host: Host,
+    end: Endpoint,
+    profile: Profile,
+    margin: float,
+    read_conditions: ReadConditions | None,
+    on_progress: OnProgress,
+) -> Measured:
     """The new one, held against the most that a legacy worker can have done that was too slow."""
-    most = max(level.load.concurrency, 1) * profile.output_tokens / profile.timeout
-    ratio = new.output_tps.median / most
-    p = statistics.compute_p(
-        [most] * len(level.repeats), [row.output_tps for row in new.repeats if row.valid]
+    levels = measure(host, end, profile, read_conditions, on_progress)
+    bounds = tuple(
+        _compare_bound(statistics.summarize(level, profile.limits), profile, margin)
+        for level in levels
     )
-    better = ratio > 1 + margin and p < statistics.SIGNIFICANT
+    return Measured(min(bounds, key=lambda each: each.ratio), bounds, (), levels, profile.timeout)
+
+
+def _compare_bound(new: Summary, profile: Profile, margin: float) -> Comparison:
+    most = max(new.load.concurrency, 1) * profile.output_tokens / profile.timeout
+    speeds = [row.output_tps for row in new.repeats if row.valid]
+    p = statistics.compute_p([most] * len(new.repeats), speeds)
+    ratio = new.output_tps.median / most
     return Comparison(
-        load=level.load,
+        load=new.load,
         figure=FIGURE,
         before=most,
         after=new.output_tps.median,
         ratio=ratio,
         threshold=margin,
         p=p,
-        outcome="better" if better else "noisy",
+        outcome="better" if ratio > 1 + margin and p < statistics.SIGNIFICANT else "noisy",
         reason=f"no request to the legacy worker ended within {profile.timeout:g} s",
     )
 

@@ -371,7 +371,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         """Both, measured in turns; once more where that cannot be compared."""
         # What measures is loaded where something is measured.
         from stackmend.worker.benchmark import conditions, progress
-        from stackmend.worker.move.measuring import measure
+        from stackmend.worker.move.measuring import measure_both
 
         source, target = self._find(move.legacy), self._find(move.target)
         pair = (source.addresses[0], move.port), self._locate(target)
@@ -380,7 +380,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             started = time.time()
             try:
                 with progress.display(self.host, f"{move.legacy}, {move.target}") as on_progress:
-                    measured = measure(
+                    measured = measure_both(
                         self.host,
                         *pair,
                         move.models[0].name,
