@@ -90,7 +90,7 @@ def designed(
     known = {"compose.yaml": COMPOSE} if files is None else files
     over = tuple(path for path in known if path.endswith(".yaml"))
     more = {"directory": "/opt/ai", **view}
-    view = ProjectView(config=project or config(), files=known, laid_over=over, **more)
+    view = ProjectView(config=project or config(), files=known, compose_files=over, **more)
     return assemble_move(spec, host or HostMove(), of or legacy(), view)
 
 
@@ -332,10 +332,10 @@ def test_a_check_that_asks_it_at_the_host() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"words": ("llama-server", "--api-key", "***")},
-        {"words": ("llama-server", "--mmproj=/m/p.gguf")},
-        {"words": ("llama-server", "--lora", "/m/l.gguf")},
-        {"words": ("llama-server", "--embedding")},
+        {"command": ("llama-server", "--api-key", "***")},
+        {"command": ("llama-server", "--mmproj=/m/p.gguf")},
+        {"command": ("llama-server", "--lora", "/m/l.gguf")},
+        {"command": ("llama-server", "--embedding")},
         {"env": {"LLAMA_API_KEY": "***"}},
     ],
 )
@@ -348,11 +348,11 @@ def test_what_a_file_says_nothing_of(more: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("more", "context"),
     [
-        ({"words": ("llama-server", "-c", "8192")}, 8192),
-        ({"words": ("llama-server", "--ctx-size=512")}, 512),
-        ({"words": ("python3", "-m", "llama_cpp.server", "--n_ctx", "4096")}, 4096),
+        ({"command": ("llama-server", "-c", "8192")}, 8192),
+        ({"command": ("llama-server", "--ctx-size=512")}, 512),
+        ({"command": ("python3", "-m", "llama_cpp.server", "--n_ctx", "4096")}, 4096),
         ({"env": {"LLAMA_ARG_CTX_SIZE": "2048"}}, 2048),
-        ({"words": ("llama-server", "-c", "0")}, 0),
+        ({"command": ("llama-server", "-c", "0")}, 0),
         ({}, 0),
     ],
 )
@@ -366,7 +366,7 @@ def test_models_keep_their_context(more: dict[str, Any], context: int) -> None:
 
 
 def test_the_context_that_it_answers_with_counts() -> None:
-    of = legacy(words=("llama-server", "-c", "8192", "-np", "4"))
+    of = legacy(command=("llama-server", "-c", "8192", "-np", "4"))
     assert of.answer is not None
     of = of.model_copy(update={"answer": of.answer.model_copy(update={"context": 2048})})
     found = designed(of=of).move

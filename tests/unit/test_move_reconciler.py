@@ -13,7 +13,7 @@ from pyinfra.api import StringCommand
 from stackmend import compose, connection
 from stackmend.compose.spec import ComposeSpec
 from stackmend.errors import StepError
-from stackmend.worker.move import asking, reconciler
+from stackmend.worker.move import client, reconciler
 from stackmend.worker.move.plan import Measure, begin, make_layer, plan
 from stackmend.worker.move.reconciler import MoveReconciler
 from stackmend.worker.move.spec import MovePolicy
@@ -127,7 +127,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(World, "__init__", record)
     monkeypatch.setattr(compose, "apply_layer", apply)
-    monkeypatch.setattr(asking, "check_answer", check)
+    monkeypatch.setattr(client, "check_answer", check)
     monkeypatch.setattr(reconciler, "ANSWERING", 0.0)
     monkeypatch.setattr(reconciler, "PAUSE", 0.0)
 
@@ -216,7 +216,7 @@ def test_a_lost_connection_fails_no_move() -> None:
     own = World(record("measured"))
 
     def lose(*_: object) -> None:
-        raise connection.ConnectionLost("h", "asking", "gone")
+        raise connection.ConnectionLost("h", "client", "gone")
 
     own._switch_clients = lose  # type: ignore[method-assign]
     with pytest.raises(connection.ConnectionLost):
@@ -273,7 +273,7 @@ def importing(monkeypatch: pytest.MonkeyPatch, *served: str, **model: Any) -> Wo
     changed = own.model_copy(update={"added": {}, "volume": "", "models": models})
     made = World(record("added", move=changed))
     monkeypatch.setattr(reconciler, "Client", Ollama)
-    monkeypatch.setattr(asking, "list_models", lambda *_: served)
+    monkeypatch.setattr(client, "list_models", lambda *_: served)
     copied = connection.Result(0, f"sha256:{'a' * 64}".encode(), b"")
     monkeypatch.setattr(connection, "run", lambda *_, **__: copied)
     made.host = made  # type: ignore[assignment]

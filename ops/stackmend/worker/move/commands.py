@@ -30,8 +30,8 @@ def retire(project: str, service: str, *, remove: bool) -> StringCommand:
 
     :param remove: whether they are removed; their volumes are kept.
     """
-    words = (project, service, "yes" if remove else "no")
-    return script(_ROOM, "retire", *words, shared=["own"])
+    arguments = (project, service, "yes" if remove else "no")
+    return script(_ROOM, "retire", *arguments, shared=["own"])
 
 
 def start(project: str, service: str) -> StringCommand:

@@ -20,7 +20,7 @@ from stackmend.models.state import Server
 from stackmend.paths import STATE_ROOT
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
-from stackmend.worker.move import asking, commands
+from stackmend.worker.move import client, commands
 from stackmend.worker.move.facts import WorkerMove, parse_callers
 from stackmend.worker.move.plan import (
     Action,
@@ -168,7 +168,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         found: dict[str, Answer] = {}
         for runner, port in candidates:
             for address in runner.addresses[:1]:
-                if answer := asking.read_answer(self.host, address, port):
+                if answer := client.read_answer(self.host, address, port):
                     found[runner.id] = answer
         return found
 
@@ -199,7 +199,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             config=found.declared.config,
             image_env={name: image.env for name, image in found.declared.images.items()},
             files=found.files,
-            laid_over=found.laid_over,
+            compose_files=found.laid_over,
             directory=self.project.directory,
             checked=self._list_checked(),
             asked=self._list_asked(),
@@ -233,7 +233,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         """The models of an Ollama that the project has already."""
         for runner in state.runners:
             if runner.service == self.spec.target and runner.addresses:
-                return asking.list_models(self.host, runner.addresses[0], DEFAULT_PORT)
+                return client.list_models(self.host, runner.addresses[0], DEFAULT_PORT)
         return None
 
     # What is done
@@ -312,7 +312,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         name = str(Name.parse(action.name))
         if not move.added and name not in record.created:
             address, port = self._locate(self._find(move.target))
-            served = asking.list_models(self.host, address, port)
+            served = client.list_models(self.host, address, port)
             if served is None or name in served:
                 raise StepError(
                     f"{move.target} has a model {name} already, which stays as it is"
@@ -336,16 +336,16 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         if not result.ok or match is None:
             raise StepError(f"cannot copy {action.path} to {move.target}: {result.reason}")
         sizes = {file.path: file.size for file in source.files}
-        client = Client(self.host, self._describe(target))
+        ollama = Client(self.host, self._describe(target))
         name = Name.parse(action.name)
         file = action.path.rpartition("/")[2]
         size = sizes.get(action.path) or int(UNKNOWN_SIZE)
         request: dict[str, Any] = {"files": {file: match[0]}}
         if action.context:
             request["parameters"] = {"num_ctx": action.context}
-        client.create(name, request, size)
+        ollama.create(name, request, size)
         address, port = self._locate(target)
-        if reason := asking.check_answer(self.host, address, port, action.name):
+        if reason := client.check_answer(self.host, address, port, action.name):
             raise StepError(f"{move.target} does not answer as {action.name}: {reason}")
 
     def _measure(self, action: Measure, record: MoveRecord) -> MoveRecord:
@@ -433,11 +433,11 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         """The project with checks that ask the new one from each client's own network."""
         checks = tuple(
             HttpCheck(
-                name=f"{client} reaches {move.target}",
+                name=f"{service} reaches {move.target}",
                 url=f"http://{move.target}:{DEFAULT_PORT}/v1/models",
-                inside=client,
+                inside=service,
             )
-            for client in move.clients
+            for service in move.clients
         )
         return self.project.model_copy(update={"checks": (*self.project.checks, *checks)})
 
@@ -496,7 +496,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         """Ask the new one for each model, and the project whether it holds without the old one."""
         address, port = self._locate(self._find(move.target))
         for model in move.models:
-            if reason := asking.check_answer(self.host, address, port, model.name):
+            if reason := client.check_answer(self.host, address, port, model.name):
                 raise StepError(f"{move.target} does not answer as {model.name}: {reason}")
         time.sleep(self.project.stability)
         self._apply(move, "retired", self._add_checks(move))
@@ -531,9 +531,9 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         target = record.move.target
         try:
             if record.created:
-                client = Client(self.host, self._describe(self._find(target)))
+                ollama = Client(self.host, self._describe(self._find(target)))
                 for name in record.created:
-                    client.remove(Name.parse(name))
+                    ollama.remove(Name.parse(name))
         except (StepError, TransientError) as error:
             left = Finding(
                 subject=target,
@@ -569,7 +569,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             try:
                 address = self._find(move.legacy).addresses[0]
                 name = move.models[0].name
-                reason = asking.check_answer(self.host, address, move.port, name)
+                reason = client.check_answer(self.host, address, move.port, name)
             except StepError as error:
                 reason = str(error)
             if not reason or time.monotonic() >= ends:

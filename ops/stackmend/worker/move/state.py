@@ -28,7 +28,7 @@ class Runner(Frozen):
 
     :param process: its first process, on the host.
     :param image_labels: labels of its image.
-    :param words: its entrypoint and command.
+    :param command: its entrypoint and command, word by word.
     :param libraries: files of an inference library that its processes have mapped.
     :param files: the GGUF files that its processes name.
     :param accelerated: whether it was given a GPU or another device.
@@ -43,7 +43,7 @@ class Runner(Frozen):
     image_id: str = ""
     process: int = 0
     image_labels: Mapping[str, str] = {}
-    words: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
     env: Mapping[str, str] = {}
     libraries: tuple[str, ...] = ()
     files: tuple[ModelFile, ...] = ()
@@ -206,7 +206,7 @@ class ProjectView(Frozen):
 
     :param config: ``docker compose config``, with unescaped values.
     :param image_env: the environment that images bring, by the names that services have for them.
-    :param laid_over: the compose files that make it up, in their order.
+    :param compose_files: the compose files that make it up, in their order.
     :param directory: where they are on the host.
     :param checked: the services that checks of the stack name.
     :param asked: the ports of the host that checks of the stack ask.
@@ -218,7 +218,7 @@ class ProjectView(Frozen):
     config: Mapping[str, Any] = {}
     image_env: Mapping[str, Mapping[str, str]] = {}
     files: Mapping[str, bytes] = {}
-    laid_over: tuple[str, ...] = ()
+    compose_files: tuple[str, ...] = ()
     directory: str = ""
     checked: tuple[str, ...] = ()
     asked: tuple[int, ...] = ()

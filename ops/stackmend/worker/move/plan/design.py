@@ -210,7 +210,7 @@ class _Assembler:
     def _check_options(self) -> None:
         """What it does that the file of a model says nothing of."""
         runner = self._legacy.runner
-        command = " ".join(runner.words)
+        command = " ".join(runner.command)
         for what, option, variables in _BEYOND:
             match = re.search(rf"(?:^|\s)({option})(?:[\s=]|$)", command)
             named = match[1] if match else next((key for key in variables if key in runner.env), "")
@@ -331,7 +331,7 @@ class _Assembler:
         return {name: ImageFacts(env=env) for name, env in self._project.image_env.items()}
 
     def _read_sources(self) -> Sources:
-        return Sources(self._project.files, self._project.laid_over)
+        return Sources(self._project.files, self._project.compose_files)
 
     # What it serves
 
@@ -384,7 +384,7 @@ class _Assembler:
         answer, runner = self._legacy.answer, self._legacy.runner
         if answer is not None and answer.context:
             return answer.context
-        match = _CONTEXT.search(" ".join(runner.words))
+        match = _CONTEXT.search(" ".join(runner.command))
         named = [match[1]] if match else [runner.env.get(key, "") for key in _CONTEXT_VARIABLES]
         return next((int(text) for text in named if re.fullmatch("[0-9]{1,9}", text)), 0)
 

@@ -92,7 +92,7 @@ def identify(
 
 def find_port(runner: Runner, engine: str) -> int:
     """The port that a container most likely listens on."""
-    command = " ".join(runner.words)
+    command = " ".join(runner.command)
     if match := _PORT_OPTION.search(command):
         return int(match[1])
     for name in ("LLAMA_ARG_PORT", "PORT"):
@@ -105,7 +105,7 @@ def find_port(runner: Runner, engine: str) -> int:
 
 def _is_ollama(runner: Runner) -> bool:
     """Whether it is Ollama itself, which maps the same libraries."""
-    return bool(_OLLAMA.search(runner.image) or _OLLAMA.search(" ".join(runner.words)))
+    return bool(_OLLAMA.search(runner.image) or _OLLAMA.search(" ".join(runner.command)))
 
 
 def _collect(runner: Runner) -> tuple[str, list[str]]:
@@ -122,7 +122,7 @@ def _collect(runner: Runner) -> tuple[str, list[str]]:
         if engine := _match(_IMAGES, text.lower()):
             engines.append(engine)
             evidence.append(what)
-    command = " ".join(runner.words)
+    command = " ".join(runner.command)
     if found := _find(_COMMANDS, command):
         engines.append(found[0])
         evidence.append(f"its command has {found[1]}")
