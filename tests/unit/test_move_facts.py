@@ -270,4 +270,4 @@ def test_commands() -> None:
     assert words(commands.copy_model(ID, path, "b")) == ["copy", ID, path, "b"]
     assert words(commands.retire("ai", "llm", remove=True)) == ["retire", "ai", "llm", "yes"]
     assert words(commands.remove_volume("ai", "v")) == ["unvolume", "ai", "v"]
-    assert words(commands.write_record("ai")) == ["remember", "/var/lib/stackmend/ai"]
+    assert words(commands.write_record("ai")) == ["keep", "/var/lib/stackmend/ai/move.json", "yes"]

@@ -62,7 +62,7 @@ class World(MoveReconciler):
 
     def run(self, command: StringCommand, failure: str, **more: Any) -> Any:
         name, *arguments = words(command)
-        if name == "remember":
+        if name == "keep":
             self.record = MoveRecord.model_validate_json(more["stdin"])
             self.done.append(self.record.stage)
             return None

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from pyinfra.api import StringCommand
 
-from stackmend.connection import script
+from stackmend.connection import script, write_own
 from stackmend.paths import STATE_ROOT
 
 _ROOM = "stackmend.worker.move"
@@ -12,7 +12,7 @@ _ROOM = "stackmend.worker.move"
 
 def write_record(project: str) -> StringCommand:
     """Make what is on standard input the record of a move."""
-    return script(_ROOM, "remember", f"{STATE_ROOT}/{project}", shared=["walk"])
+    return write_own(f"{STATE_ROOT}/{project}/move.json")
 
 
 def copy_model(source: str, path: str, target: str) -> StringCommand:

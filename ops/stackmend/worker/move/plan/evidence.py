@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from stackmend.worker.engines import PORTS
 from stackmend.worker.move.state import Answer, Legacy, Runner
 
 #: Images by parts of their name, without registry and tag, and the engine in each.
@@ -33,9 +34,6 @@ _LIBRARIES = (
 
 _OLLAMA = re.compile(r"(?:^|/)ollama(?::|@|$)|(?:^|[\s/])ollama\s+(?:serve|start)(?:\s|$)")
 
-#: The ports that servers listen on where nobody sets another one.
-_PORTS = {"llama-cpp-python": 8000, "koboldcpp": 5001}
-_DEFAULT_PORT = 8080
 _PORT_OPTION = re.compile(r"(?:^|\s)--port[\s=](\d{1,5})(?:\s|$)")
 _BASE_URL = re.compile(r"^https?://([A-Za-z0-9_.-]{1,253}):(\d{1,5})(?:/|$)")
 
@@ -100,7 +98,7 @@ def find_port(runner: Runner, engine: str) -> int:
             return int(runner.env[name][:6])
     if len(runner.ports) == 1:
         return runner.ports[0]
-    return _PORTS.get(engine, _DEFAULT_PORT)
+    return PORTS.get(engine, PORTS["llama.cpp"])
 
 
 def _is_ollama(runner: Runner) -> bool:
