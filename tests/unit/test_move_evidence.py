@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stackmend.worker.move.plan import identify, list_candidates
+from stackmend.worker.move.plan import can_interrupt, identify, list_candidates
 from stackmend.worker.move.plan.evidence import find_port
 from stackmend.worker.move.state import Answer, Legacy, Runner
 
@@ -122,3 +122,8 @@ def test_the_port_that_it_listens_on(more: dict[str, Any], engine: str, port: in
 def test_an_accelerator_is_told() -> None:
     (legacy,) = recognised(runner(image="ghcr.io/ggml-org/llama.cpp", accelerated=True))
     assert "no accelerator is reserved for it" not in legacy.evidence
+
+
+def test_what_may_end_an_answer_for_the_next_request() -> None:
+    assert can_interrupt(runner(image="abetlen/llama-cpp-python:latest"))
+    assert not can_interrupt(runner(image="ghcr.io/ggml-org/llama.cpp:server"))

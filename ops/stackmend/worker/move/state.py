@@ -134,6 +134,7 @@ class Move(Frozen):
     :param engine: the engine of the legacy worker.
     :param evidence: what says so.
     :param grace: seconds that each client has to end what it has under way.
+    :param base: the section of the service that is added, without the user's settings and image.
     """
 
     legacy: Service
@@ -147,6 +148,7 @@ class Move(Frozen):
     engine: str = ""
     evidence: tuple[str, ...] = ()
     grace: Mapping[Service, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    base: Mapping[str, Any] = {}
 
 
 class MoveRecord(Frozen):
@@ -156,6 +158,7 @@ class MoveRecord(Frozen):
     :param reason: why it goes back, or went back.
     :param failed: whether it goes back because a step failed: then a next run tries again.
     :param failures: how often it did so.
+    :param removed: whether the legacy worker's container was removed.
     :param created: the models that were created in an Ollama that the project had.
     :param before: both measured while the clients called the legacy worker.
     :param after: both measured while they called the new one.
@@ -169,6 +172,7 @@ class MoveRecord(Frozen):
     reason: str = ""
     failed: bool = False
     failures: int = Field(default=0, ge=0)
+    removed: bool = False
     created: tuple[Annotated[str, AfterValidator(check_model)], ...] = ()
     before: Comparison | None = None
     after: Comparison | None = None
@@ -212,6 +216,7 @@ class ProjectView(Frozen):
     :param asked: the ports of the host that checks of the stack ask.
     :param served: the models of an Ollama that the project has; ``None`` where none answers.
     :param minimum_free: bytes that must stay free where Docker keeps volumes.
+    :param busy: the services that compute for others now, by name, with what says so.
     :param problem: why it cannot be read, or must not be changed now.
     """
 
@@ -224,4 +229,5 @@ class ProjectView(Frozen):
     asked: tuple[int, ...] = ()
     served: tuple[str, ...] | None = None
     minimum_free: int = 0
+    busy: Mapping[str, str] = {}
     problem: str = ""

@@ -88,6 +88,11 @@ def identify(
     return tuple(found.values())
 
 
+def can_interrupt(runner: Runner) -> bool:
+    """Whether a container may end an answer for the next request, whatever that asks for."""
+    return _collect(runner)[0] == "llama-cpp-python"
+
+
 def find_port(runner: Runner, engine: str) -> int:
     """The port that a container most likely listens on."""
     command = " ".join(runner.command)
