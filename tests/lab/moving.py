@@ -1,8 +1,7 @@
 """A stack with a legacy worker: real llama.cpp on one thread, and a client with tasks for it.
 
 >>> stack = Moving(tmp_path, lab.take(1)[0])
->>> stack.host.load_images("lab/legacy:1")
->>> stack.deploy()
+>>> stack.start_up()
 >>> with stack.polling() as silent:
 ...     done = stack.move("-y")
 >>> assert silent() == []
@@ -11,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,11 @@ from typing import Any
 from tests.lab.controller import Controller, Run
 from tests.lab.hosts import LabHost
 from tests.lab.stacks import Shop
+
+#: Where the move stands, and what it lays over the project's files.
+RECORD = "/var/lib/stackmend/mv/move.json"
+LAYER = "/var/lib/stackmend/mv/layer.yaml"
+
 
 #: Speaks OpenAI's API, one task after another, and notes when each begins and ends: one that was
 #: cut off has no end. What it has under way it ends before it ends itself.
@@ -86,15 +91,30 @@ while True:
     time.sleep(0.5)
 """
 
+#: As short as it can be. A token is a byte here, and two prompts that begin with the same word have
+#: a dozen of them in common: in a shorter prompt that is one that the server had kept.
 PROFILE = {
     "prompt_tokens": 256,
     "output_tokens": 16,
     "concurrency": 1,
     "requests": 1,
-    "repeats": 7,
+    # Fewer do not outweigh what a busy machine does to single ones.
+    "repeats": 8,
     "warmups": 0,
     "timeout": 60,
 }
+
+#: Asks for many tokens, again and again, so that the legacy worker is at work whenever it is asked.
+LONG = """\
+import json, urllib.request
+body = {"model": "team-model", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1900}
+while True:
+    urllib.request.urlopen(urllib.request.Request(
+        "http://legacy:8000/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )).read()
+"""
 
 
 def limit_cpu(share: float) -> dict[str, Any]:
@@ -137,10 +157,27 @@ class Moving(Shop):
             "volumes": {"weights": {}, "tasks": {}},
         }
         self.put("client.py", CLIENT)
+        # Its client is at work all the time.
         self.policy: dict[str, Any] = {
             "image": "lab/model:1",
             "profile": PROFILE,
+            "allow": ["busy"],
         }
+
+    def slow_down(self) -> None:
+        """Have the legacy worker read prompts token by token, and with a part of a CPU.
+
+        The first makes it slow on a busy machine too, where nobody has more than a part of one.
+        """
+        self.services["legacy"]["command"] += ["--ubatch-size", "1"]
+        self.services["legacy"].update(limit_cpu(0.5))
+
+    def start_up(self) -> None:
+        """Deploy it, with a model that no other server has."""
+        self.host.load_images("lab/legacy:1")
+        self.deploy()
+        self.host.sh("printf . >>/var/lib/docker/volumes/mv_weights/_data/slow.gguf")
+        self.wait_for_tasks()
 
     def move(self, *args: str) -> Run:
         """Run the stack with the section that moves its worker."""
@@ -202,6 +239,53 @@ class Moving(Shop):
             yield read
         finally:
             self.host.docker("rm", "-f", "poller")
+
+    @contextlib.contextmanager
+    def long_request(self) -> Iterator[None]:
+        """Within the block the legacy worker computes for somebody."""
+        self.host.put("/tmp/long.py", LONG, "0644")
+        self.host.docker(
+            "run", "-d", "--name", "long", "--network", "mv_default",
+            "-v", "/tmp/long.py:/long.py:ro", "lab/python:3.11", "python3", "/long.py",
+        )  # fmt: skip
+        try:
+            yield
+            assert self.host.docker("inspect", "-f", "{{.State.Running}}", "long") == "true"
+        finally:
+            self.host.docker("rm", "-f", "long")
+
+    def read_record(self) -> dict[str, Any]:
+        """Where the move stands, as the host has it."""
+        found: dict[str, Any] = json.loads(self.host.sh(f"cat {RECORD}"))
+        return found
+
+    @contextlib.contextmanager
+    def docker_wrapped(self, case: str) -> Iterator[None]:
+        """Within the block ``docker`` does something before what it was called for.
+
+        + case: a branch of ``case "$1 $2" in``, as ``cp*) exit 1 ;;``
+        """
+        real = self.host.sh("PATH=/usr/bin:/bin command -v docker")
+        lines = ["#!/bin/sh", f'case "$1 $2" in {case} esac', f'exec {real} "$@"']
+        self.host.put("/usr/local/bin/docker", "\n".join(lines) + "\n", "0755")
+        try:
+            yield
+        finally:
+            self.host.sh("rm -f /usr/local/bin/docker")
+
+    def picture(self) -> tuple[object, ...]:
+        """All that a move that is taken back leaves as it was."""
+        containers = self.host.docker("ps", "-aq", "--no-trunc")
+        volumes = self.host.docker("volume", "ls", "-q")
+        return self.files(), self.client_env(), containers, volumes
+
+    def assert_nothing_changes(self) -> None:
+        """One more run finds nothing to do, and the engine sees nothing."""
+        with self.watching() as changes:
+            again = self.move("-y")
+        assert again.rc == 0, again.out
+        assert "No changes" in again.out, again.out
+        assert changes.quiet, changes.events
 
     def files(self) -> str:
         """Digest, mode and owner of each of the project's files on the host."""

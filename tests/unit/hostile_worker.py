@@ -67,7 +67,7 @@ def _lay(host: HostileHost, values: Mapping[str, Any]) -> None:
 def _command(dump: Dump, value: str) -> None:
     # Shown as one line, without what looks like a secret.
     safe = redact_likely(format_safe_line(value, LONGEST_WORD))
-    dump["runners"][0]["words"] = ("serve", safe)
+    dump["runners"][0]["command"] = ("serve", safe)
 
 
 def _text(**more: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackmend.worker.benchmark import guards, identity, plan
+from stackmend import connection
+from stackmend.worker.benchmark import guards, identity, occupation, plan
 from stackmend.worker.benchmark.identity import Reply
 from stackmend.worker.benchmark.plan import Measure
 from stackmend.worker.benchmark.spec import BenchmarkSpec, Consent, Profile
@@ -350,3 +351,28 @@ def test_whatever_they_say_is_parsed(body: Any, text: str) -> None:
     assert found.reason.isprintable()
     assert identity.parse_slots(body) is None or isinstance(body, list)
     assert (identity.parse_metrics(text) or 0) >= 0
+
+
+# For rooms that would disturb them as well
+
+
+def test_what_another_room_would_disturb_is_read_by_the_same_rule(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[Any] = [MACHINE]
+    answers = Answers(address="172.18.0.4", port=8000, engine="llama.cpp")
+    monkeypatch.setattr(connection, "fetch_facts", lambda *_: read)
+    monkeypatch.setattr(identity, "ask", lambda *_: answers)
+    for more, reason in (
+        ({"requests": 0}, ""),
+        ({"requests": 2}, "it has 2 requests of others"),
+        ({"queue": Queue(waiting=3)}, "the queue is not empty: 3 waiting, 0 running"),
+    ):
+        completed = answers.model_copy(update=more)
+        monkeypatch.setattr(identity, "complete", lambda *_, found=completed: found)
+        assert occupation.read_busy(cast(Any, None), OPENAI) == reason
+    interrupted = Answers(reason="it is llama-cpp-python, and 1 connection", remedy="run again")
+    monkeypatch.setattr(identity, "ask", lambda *_: interrupted)
+    assert occupation.read_busy(cast(Any, None), OPENAI) == interrupted.reason
+    read[0] = connection.Unknown("it does not answer")
+    assert "cannot be read: it does not answer" in occupation.read_busy(cast(Any, None), OPENAI)

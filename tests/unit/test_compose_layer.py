@@ -118,8 +118,8 @@ def test_a_project_cannot_have_a_file_of_its_name() -> None:
 
 def test_it_is_written_and_removed() -> None:
     spec = Desired(compose({})).spec
-    assert commands.write_layer(spec, LAYER).get_raw_value().endswith("/shop yes")
-    assert commands.write_layer(spec, "").get_raw_value().endswith("/shop no")
+    assert commands.write_layer(spec, LAYER).get_raw_value().endswith("/shop/layer.yaml yes")
+    assert commands.write_layer(spec, "").get_raw_value().endswith("/shop/layer.yaml no")
 
 
 # What it does, and what changes beneath it

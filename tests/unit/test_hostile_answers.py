@@ -387,7 +387,9 @@ def test_whatever_a_model_server_says_is_an_answer_or_an_error(host: Host, liar:
     name = Name.parse("x")
 
     @few
-    @given(replies(), st.sampled_from(("pull", "create", "say", "remove", "copy", "has")))
+    @given(
+        replies(), st.sampled_from(("pull", "create", "say", "complete", "remove", "copy", "has"))
+    )
     def holds(reply: bytes, what: str) -> None:
         seen["examples"] += 1
         liar.reply = reply
@@ -397,6 +399,7 @@ def test_whatever_a_model_server_says_is_an_answer_or_an_error(host: Host, liar:
             ],
             "create": lambda: server.create(name, {}, 1),
             "say": lambda: server.check_answer(name),
+            "complete": lambda: server.check_completion("x"),
             "remove": lambda: server.remove(name),
             "copy": lambda: server.copy(name, name),
             "has": lambda: server.has_blob(DIGEST),

@@ -136,14 +136,14 @@ def fuzz(room: Room, host: HostileHost, seen: Counter[str]) -> None:
 NOT_PARSED = {
     "it changes something, and what it says is shown as text where it fails": (
         "access/account access/confirm access/keys access/revert access/sshd access/sudo "
-        "access/sudoers basics/install basics/updates compose/aside compose/repair "
-        "compose/install compose/layer compose/mended compose/remember compose/stale compose/stage "
+        "access/sudoers connection/keep basics/install basics/updates compose/aside compose/repair "
+        "compose/install compose/mended compose/remember compose/stale compose/stage "
         "compose/within engine/accelerators/describe engine/again engine/containerd engine/install "
         "engine/place engine/restart engine/start engine/switch engine/unpid models/accept "
-        "models/delete models/manifest models/partials models/remember models/take "
+        "models/delete models/manifest models/partials models/take "
         "models/unrelay ports/close ports/container ports/end ports/program ports/reserve "
         "ports/taskkill ports/unit resolver/confirm resolver/flush resolver/revert resolver/set "
-        "worker/benchmark/remember worker/move/remember worker/move/retire "
+        "worker/move/retire "
         "worker/move/start worker/move/unvolume"
     ),
     "other scripts begin with it": (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stackmend.worker.move.plan import identify, list_candidates
+from stackmend.worker.move.plan import can_interrupt, identify, list_candidates
 from stackmend.worker.move.plan.evidence import find_port
 from stackmend.worker.move.state import Answer, Legacy, Runner
 
@@ -41,9 +41,9 @@ def recognised(*runners: Runner, answers: dict[str, Answer] | None = None) -> tu
             "llama.cpp",
             "its image has the label",
         ),
-        ({"words": ("python3", "-m", "llama_cpp.server")}, "llama-cpp-python", "its command has"),
-        ({"words": ("/app/llama-server", "--port", "9000")}, "llama.cpp", "its command has"),
-        ({"words": ("/srv/run", "-m", "/m/a.gguf")}, "llama.cpp", "its command has"),
+        ({"command": ("python3", "-m", "llama_cpp.server")}, "llama-cpp-python", "its command has"),
+        ({"command": ("/app/llama-server", "--port", "9000")}, "llama.cpp", "its command has"),
+        ({"command": ("/srv/run", "-m", "/m/a.gguf")}, "llama.cpp", "its command has"),
         ({"libraries": ("/usr/lib/libllama.so.0",)}, "llama.cpp", "mapped"),
         ({"libraries": ("/app/libggml-base.so",)}, "llama.cpp", "mapped"),
         ({"libraries": ("/x/site-packages/llama_cpp/lib/libllama.so",)}, "llama-cpp-python", "map"),
@@ -60,9 +60,9 @@ def test_what_a_container_itself_says(more: dict[str, Any], engine: str, evidenc
     "more",
     [
         {"image": "ollama/ollama:0.12.6", "libraries": ("/usr/lib/ollama/libggml-base.so",)},
-        {"words": ("/bin/ollama", "serve"), "libraries": ("/usr/lib/ollama/libggml.so",)},
+        {"command": ("/bin/ollama", "serve"), "libraries": ("/usr/lib/ollama/libggml.so",)},
         {"image": "redis:7"},
-        {"image": "team/api:1", "words": ("uvicorn", "app:main")},
+        {"image": "team/api:1", "command": ("uvicorn", "app:main")},
         {"image": "team/llama-farm:1"},
     ],
 )
@@ -106,8 +106,8 @@ def test_only_the_named_service_is_asked() -> None:
 @pytest.mark.parametrize(
     ("more", "engine", "port"),
     [
-        ({"words": ("x", "--port", "9000")}, "llama.cpp", 9000),
-        ({"words": ("x", "--port=9001")}, "llama.cpp", 9001),
+        ({"command": ("x", "--port", "9000")}, "llama.cpp", 9000),
+        ({"command": ("x", "--port=9001")}, "llama.cpp", 9001),
         ({"env": {"LLAMA_ARG_PORT": "9002"}}, "llama.cpp", 9002),
         ({"ports": (9003,)}, "llama.cpp", 9003),
         ({"ports": (1, 2)}, "llama.cpp", 8080),
@@ -122,3 +122,8 @@ def test_the_port_that_it_listens_on(more: dict[str, Any], engine: str, port: in
 def test_an_accelerator_is_told() -> None:
     (legacy,) = recognised(runner(image="ghcr.io/ggml-org/llama.cpp", accelerated=True))
     assert "no accelerator is reserved for it" not in legacy.evidence
+
+
+def test_what_may_end_an_answer_for_the_next_request() -> None:
+    assert can_interrupt(runner(image="abetlen/llama-cpp-python:latest"))
+    assert not can_interrupt(runner(image="ghcr.io/ggml-org/llama.cpp:server"))

@@ -10,7 +10,7 @@ import pytest
 from pyinfra.api import StringCommand
 
 from stackmend.worker.move import commands
-from stackmend.worker.move.asking import _parse_context, _parse_models, _parse_tags
+from stackmend.worker.move.client import _parse_context, _parse_models, _parse_tags
 from stackmend.worker.move.facts import parse, parse_callers
 from stackmend.worker.move.plan import begin, identify, list_candidates
 from stackmend.worker.move.state import HostMove, ModelFile, Runner
@@ -79,7 +79,7 @@ def test_a_container() -> None:
 def test_no_secret_of_it_is_kept() -> None:
     found = runner()
     assert "hush" not in found.model_dump_json()
-    assert found.words == ("/run", "--port", "80", "--api-key", "***", "--token=***")
+    assert found.command == ("/run", "--port", "80", "--api-key", "***", "--token=***")
     assert found.env == {"OPENAI_BASE_URL": "http://x:1/v1", "PORT": "80"}
 
 
@@ -270,4 +270,4 @@ def test_commands() -> None:
     assert words(commands.copy_model(ID, path, "b")) == ["copy", ID, path, "b"]
     assert words(commands.retire("ai", "llm", remove=True)) == ["retire", "ai", "llm", "yes"]
     assert words(commands.remove_volume("ai", "v")) == ["unvolume", "ai", "v"]
-    assert words(commands.write_record("ai")) == ["remember", "/var/lib/stackmend/ai"]
+    assert words(commands.write_record("ai")) == ["keep", "/var/lib/stackmend/ai/move.json", "yes"]

@@ -42,7 +42,7 @@ def here() -> Iterator[Host]:
         yield host
 
 
-#: A hundred tokens take more than the second that a request has; the second one says nothing at all.
+#: A hundred tokens take more than the second that a request has; the other one says nothing at all.
 SLOW = {"slow": {"ttft": 0.02, "tpot": 0.02}, "silent": {"ttft": 30}}
 FAST = {"ttft": 0.02, "tpot": 0.002}
 BRIEF = Profile(

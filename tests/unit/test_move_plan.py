@@ -15,9 +15,12 @@ from stackmend.worker.move.plan import (
     advance,
     assemble_move,
     begin,
+    change_settings,
     explain_return,
+    is_final,
     make_key,
     make_layer,
+    make_return,
     plan,
     return_failed,
 )
@@ -90,7 +93,7 @@ def designed(
     known = {"compose.yaml": COMPOSE} if files is None else files
     over = tuple(path for path in known if path.endswith(".yaml"))
     more = {"directory": "/opt/ai", **view}
-    view = ProjectView(config=project or config(), files=known, laid_over=over, **more)
+    view = ProjectView(config=project or config(), files=known, compose_files=over, **more)
     return assemble_move(spec, host or HostMove(), of or legacy(), view)
 
 
@@ -129,8 +132,8 @@ def test_a_move() -> None:
     }
     assert found.added["image"] == SPEC.image
     assert found.added["volumes"] == ["stackmend-ollama:/root/.ollama"]
-    assert "networks" not in found.added
-    assert "deploy" not in found.added
+    assert found.added["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    assert not {"networks", "deploy", "mem_limit"} & found.added.keys()
 
 
 def test_a_gpu_is_reserved_where_containers_can_have_one() -> None:
@@ -138,6 +141,37 @@ def test_a_gpu_is_reserved_where_containers_can_have_one() -> None:
     assert found is not None
     (device,) = found.added["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
+
+
+LIMIT = {"deploy": {"resources": {"limits": {"memory": "1300"}}}}
+
+
+@pytest.mark.parametrize(
+    ("body", "settings", "limit"),
+    [
+        ({"mem_limit": "1200"}, {}, 1200),
+        (LIMIT, {}, 1300),
+        # Its models do not fit into that, as Ollama has them.
+        ({"mem_limit": "1199"}, {}, None),
+        ({"mem_limit": "0"}, {}, None),
+        ({"mem_limit": "1200"}, {"mem_limit": "2g"}, "2g"),
+        ({"mem_limit": "1200"}, LIMIT, None),
+    ],
+)
+def test_the_limit_of_memory_is_that_of_the_legacy_one_where_it_fits(
+    body: dict[str, Any], settings: dict[str, Any], limit: object
+) -> None:
+    found = designed(MovePolicy(settings=settings), project=config(llm=body)).move
+    assert found is not None
+    assert found.added.get("mem_limit") == limit
+
+
+def test_a_file_of_unknown_size_fits_into_no_limit() -> None:
+    of = legacy(files=(ModelFile(path="/models/tiny.gguf"),))
+    spec = MovePolicy(allow=("space",))
+    found = designed(spec, of=of, project=config(llm={"mem_limit": "9999999"})).move
+    assert found is not None
+    assert "mem_limit" not in found.added
 
 
 def test_it_takes_its_place_where_clients_are() -> None:
@@ -283,7 +317,7 @@ def test_a_model_of_an_ollama_is_never_replaced() -> None:
     assert found is not None
     assert found.models[0].present
     steps = plan(SPEC, HostMove(record=begin(found, "k", "ai"))).actions
-    assert [step.verb for step in steps] == ["add", "measure", "re-point", "measure", "stop"]
+    assert [step.verb for step in steps] == ["measure", "re-point", "measure", "stop"]
 
 
 @pytest.mark.parametrize(
@@ -332,10 +366,10 @@ def test_a_check_that_asks_it_at_the_host() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"words": ("llama-server", "--api-key", "***")},
-        {"words": ("llama-server", "--mmproj=/m/p.gguf")},
-        {"words": ("llama-server", "--lora", "/m/l.gguf")},
-        {"words": ("llama-server", "--embedding")},
+        {"command": ("llama-server", "--api-key", "***")},
+        {"command": ("llama-server", "--mmproj=/m/p.gguf")},
+        {"command": ("llama-server", "--lora", "/m/l.gguf")},
+        {"command": ("llama-server", "--embedding")},
         {"env": {"LLAMA_API_KEY": "***"}},
     ],
 )
@@ -348,11 +382,11 @@ def test_what_a_file_says_nothing_of(more: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("more", "context"),
     [
-        ({"words": ("llama-server", "-c", "8192")}, 8192),
-        ({"words": ("llama-server", "--ctx-size=512")}, 512),
-        ({"words": ("python3", "-m", "llama_cpp.server", "--n_ctx", "4096")}, 4096),
+        ({"command": ("llama-server", "-c", "8192")}, 8192),
+        ({"command": ("llama-server", "--ctx-size=512")}, 512),
+        ({"command": ("python3", "-m", "llama_cpp.server", "--n_ctx", "4096")}, 4096),
         ({"env": {"LLAMA_ARG_CTX_SIZE": "2048"}}, 2048),
-        ({"words": ("llama-server", "-c", "0")}, 0),
+        ({"command": ("llama-server", "-c", "0")}, 0),
         ({}, 0),
     ],
 )
@@ -366,7 +400,7 @@ def test_models_keep_their_context(more: dict[str, Any], context: int) -> None:
 
 
 def test_the_context_that_it_answers_with_counts() -> None:
-    of = legacy(words=("llama-server", "-c", "8192", "-np", "4"))
+    of = legacy(command=("llama-server", "-c", "8192", "-np", "4"))
     assert of.answer is not None
     of = of.model_copy(update={"answer": of.answer.model_copy(update={"context": 2048})})
     found = designed(of=of).move
@@ -427,9 +461,8 @@ def test_the_layer_of_each_stage() -> None:
 
 
 def record(stage: str, **more: Any) -> MoveRecord:
-    return MoveRecord.model_validate(
-        {"project": "ai", "key": "k", "stage": stage, "move": move(), **more}
-    )
+    known = {"project": "ai", "key": "k", "stage": stage, "move": move(), **more}
+    return MoveRecord.model_validate(known)
 
 
 STEPS = {
@@ -511,12 +544,34 @@ def test_a_layer_that_means_the_same_is_the_same() -> None:
     assert [each.kind for each in found.findings] == ["moved"]
 
 
-def test_settings_that_changed_since_are_found() -> None:
-    layer = make_layer(move(), "retired")
-    spec = MovePolicy(image="ollama/ollama:9", settings={"mem_limit": "8g"})
-    found = plan(spec, HostMove(record=record("retired"), layer=layer), "k")
-    assert "another image, mem_limit now" in found.findings[1].cause
-    assert not found.actions
+def test_settings_that_changed_back_are_followed_as_well() -> None:
+    """Those that are no longer there are what they are without them."""
+    spec = MovePolicy(image="ollama/ollama:9", settings={"mem_limit": "8g", "restart": "no"})
+    changed = change_settings(move(), spec)
+    assert (changed.added["mem_limit"], changed.added["restart"]) == ("8g", "no")
+    assert change_settings(changed, SPEC) == move()
+
+
+def test_a_record_of_settings_in_another_form_is_the_same() -> None:
+    spec = MovePolicy(settings={"cap_drop": ("ALL",)})
+    known = MoveRecord.model_validate_json(
+        record("retired", move=change_settings(move(), spec)).model_dump_json()
+    )
+    assert change_settings(known.move, spec) is known.move
+
+
+def test_what_changes_while_clients_still_call_the_legacy_one_is_another_move() -> None:
+    spec = MovePolicy(margin=0.5, profile={"repeats": 9})
+    for stage in ORDER[:4]:
+        (back,) = plan(MovePolicy(target="o"), HostMove(record=record(stage)), "k").actions
+        assert back.verb == "put back"
+        # These say nothing of what was done so far.
+        steps = plan(spec, HostMove(record=record(stage)), "k").actions
+        assert [action.verb for action in steps] == STEPS[stage]
+    again = make_return(record("added"), "why", final=False).model_copy(
+        update={"stage": "returned"}
+    )
+    assert not is_final(again, "k")
 
 
 @pytest.mark.parametrize(

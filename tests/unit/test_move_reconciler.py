@@ -8,18 +8,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from pyinfra.api import StringCommand
 
 from stackmend import compose, connection
 from stackmend.compose.spec import ComposeSpec
 from stackmend.errors import StepError
-from stackmend.worker.move import asking, reconciler
+from stackmend.worker.benchmark import occupation
+from stackmend.worker.move import client, reconciler
 from stackmend.worker.move.plan import Measure, begin, make_layer, plan
 from stackmend.worker.move.reconciler import MoveReconciler
 from stackmend.worker.move.spec import MovePolicy
-from stackmend.worker.move.state import HostMove, MoveRecord, Runner
+from stackmend.worker.move.state import HostMove, Legacy, MoveRecord, Runner
 from tests.unit.test_move_facts import words
-from tests.unit.test_move_plan import compared, move, runner
+from tests.unit.test_move_plan import compared, designed, move, runner
 
 SOURCE = "tests/unit"
 
@@ -62,7 +64,7 @@ class World(MoveReconciler):
 
     def run(self, command: StringCommand, failure: str, **more: Any) -> Any:
         name, *arguments = words(command)
-        if name == "remember":
+        if name == "keep":
             self.record = MoveRecord.model_validate_json(more["stdin"])
             self.done.append(self.record.stage)
             return None
@@ -127,7 +129,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(World, "__init__", record)
     monkeypatch.setattr(compose, "apply_layer", apply)
-    monkeypatch.setattr(asking, "check_answer", check)
+    monkeypatch.setattr(client, "check_answer", check)
     monkeypatch.setattr(reconciler, "ANSWERING", 0.0)
     monkeypatch.setattr(reconciler, "PAUSE", 0.0)
 
@@ -216,7 +218,7 @@ def test_a_lost_connection_fails_no_move() -> None:
     own = World(record("measured"))
 
     def lose(*_: object) -> None:
-        raise connection.ConnectionLost("h", "asking", "gone")
+        raise connection.ConnectionLost("h", "client", "gone")
 
     own._switch_clients = lose  # type: ignore[method-assign]
     with pytest.raises(connection.ConnectionLost):
@@ -270,10 +272,10 @@ def importing(monkeypatch: pytest.MonkeyPatch, *served: str, **model: Any) -> Wo
     """A move to an Ollama of the project that has some models already."""
     own = move()
     models = (own.models[0].model_copy(update=model),)
-    changed = own.model_copy(update={"added": {}, "volume": "", "models": models})
+    changed = own.model_copy(update={"added": {}, "base": {}, "volume": "", "models": models})
     made = World(record("added", move=changed))
     monkeypatch.setattr(reconciler, "Client", Ollama)
-    monkeypatch.setattr(asking, "list_models", lambda *_: served)
+    monkeypatch.setattr(client, "list_models", lambda *_: served)
     copied = connection.Result(0, f"sha256:{'a' * 64}".encode(), b"")
     monkeypatch.setattr(connection, "run", lambda *_, **__: copied)
     made.host = made  # type: ignore[assignment]
@@ -344,3 +346,88 @@ def test_clients_end_their_tasks(grace: float, allow: tuple[str, ...], stage: st
     found = own._measure(action, own.record)
     assert found.stage == stage
     assert ("api has 10 s to end" in found.reason) is (stage == "returning")
+
+
+# A move that is over
+
+
+def test_a_setting_that_changed_is_followed() -> None:
+    own = World(record("retired"), settings={"mem_limit": "8g"})
+    assert own.go()
+    assert own.done == ["apply none +api reaches ollama", "retired"]
+    assert own.record.move.added["mem_limit"] == "8g"
+    assert yaml.safe_load(own.layer)["services"]["ollama"]["mem_limit"] == "8g"
+
+
+def test_one_that_no_longer_answers_with_it_is_put_back() -> None:
+    own = World(record("retired"), settings={"mem_limit": "1m"})
+    own.dead = {"ollama"}
+    with pytest.raises(StepError, match="ollama does not answer as tiny"):
+        own.go()
+    assert own.layer == make_layer(move(), "retired")
+    assert "mem_limit" not in own.record.move.added
+    assert own.record.stage == "retired"
+
+
+def test_the_container_is_removed_once_it_is_no_longer_kept() -> None:
+    own = World(record("retired"), keep_legacy=False)
+    assert own.go()
+    assert own.done == ["retire ai llm yes", "stopped", "retired"]
+    assert own.record.removed
+
+
+def test_a_move_under_way_is_taken_back_for_other_settings() -> None:
+    own = World(record("measured"), target="other")
+    assert not own.go()
+    assert own.done == ["returning", "apply none", "unvolume ai stackmend-ollama", "returned"]
+    assert (own.record.stage, own.record.key, own.record.failures) == ("returned", "", 0)
+    assert "its settings changed since it was planned: target" in own.errors[0]
+
+
+# Who is disturbed
+
+
+@pytest.mark.parametrize("target", ["ollama", "absent"])
+def test_both_are_asked_whether_they_compute(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    asked = []
+
+    def read(host: object, spec: Any) -> str:
+        asked.append((spec.target, spec.service_name, spec.server_port, spec.project))
+        return "it has 1 requests of others" if spec.service_name == "llm" else ""
+
+    monkeypatch.setattr(occupation, "read_busy", read)
+    own = World(record("retired"), target=target)
+    legacy = Legacy(runner=own.runners[0], engine="llama.cpp", evidence=())
+    busy = own._list_busy(own._read(), legacy)
+    assert busy == {"llm": "it has 1 requests of others"}
+    also = [("ollama", "ollama", 11434, "ai")] if target == "ollama" else []
+    assert asked == [("openai", "llm", 8000, "ai"), *also]
+    own.spec = MovePolicy(allow=("busy",))
+    assert own._list_busy(own._read(), legacy) == {}
+
+
+def test_one_that_ends_an_answer_for_the_next_request_is_not_asked_while_it_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def ask(host: object, address: str, port: int) -> None:
+        asked.append(address)
+
+    monkeypatch.setattr(occupation, "read_busy", lambda *_: "1 connection of others to it last")
+    monkeypatch.setattr(client, "read_answer", ask)
+    monkeypatch.setattr(World, "fetch", lambda own, *_, **__: [own.observed])
+    found = designed(busy={"llm": "1 connection of others to it last"})
+    monkeypatch.setattr(World, "_assemble", lambda *_: found)
+    python = runner(image="abetlen/llama-cpp-python:latest")
+    for each, addresses in ((python, []), (runner(), ["172.18.0.2"])):
+        own = World(record("retired"))
+        own.observed = HostMove(runners=(each,))  # type: ignore[attr-defined]
+        (refusal,) = own.observe().plan.refusals
+        assert '"allow": ["busy"]' in refusal.remedy
+        assert asked == addresses
+    own.spec = MovePolicy(allow=("busy",))
+    own.observed = HostMove(runners=(python,))  # type: ignore[attr-defined]
+    asked.clear()
+    own.observe()
+    assert asked == ["172.18.0.2"]

@@ -36,7 +36,7 @@ from stackmend.compose.plan.actions import (
 from stackmend.compose.source import MAXIMUM_BYTES, File, Source
 from stackmend.compose.spec import ComposeSpec, GitSource
 from stackmend.compose.state import Applied, StackState
-from stackmend.connection import script
+from stackmend.connection import script, write_own
 from stackmend.paths import STATE_ROOT, is_plain
 
 #: Seconds to wait for a command of an earlier run; a build may take its time.
@@ -299,8 +299,7 @@ def write_layer(spec: ComposeSpec, content: str) -> StringCommand:
 
     :param content: the same; empty for no such file.
     """
-    words = (locate_state(spec), "yes" if content else "no")
-    return script("stackmend.compose", "layer", *words, shared=["walk"])
+    return write_own(f"{locate_state(spec)}/layer.yaml", present=bool(content))
 
 
 def record_mend(spec: ComposeSpec, verb: str, subject: str) -> StringCommand:

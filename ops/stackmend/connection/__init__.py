@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from .scripts import read_frame as read_frame
     from .scripts import read_script as read_script
     from .scripts import script as script
+    from .scripts import write_own as write_own
     from .settings import find_timeout as find_timeout
     from .unknown import Unknown as Unknown
 
@@ -126,6 +127,7 @@ _WHERE = {
     "parse_rows": "scripts",
     "run": "channel",
     "script": "scripts",
+    "write_own": "scripts",
     "parse_sections": "scripts",
     "is_silent": "http_client",
     "read_frame": "scripts",

@@ -58,6 +58,20 @@ def script(
     return StringCommand(*feed, "sh", "-c", QuoteString(body), name, *map(QuoteString, arguments))
 
 
+def write_own(path: str, *, present: bool = True) -> StringCommand:
+    """Replace a file that only root reads by standard input, in one step; or remove it.
+
+    Nobody but root (or who we are) may change anything in its directory, which is made.
+
+    :param path: the file, in a directory of stackmend's own.
+    :param present: whether there is to be one.
+
+    Example:
+        >>> write_own(f"{STATE_ROOT}/ai/move.json")
+    """
+    return script(__package__, "keep", path, "yes" if present else "no", shared=["walk"])
+
+
 @cache
 def read_script(room: str, name: str) -> str:
     """The text of a script, without its comments: every host pays for each byte that is sent.

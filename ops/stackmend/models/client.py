@@ -227,7 +227,29 @@ class Client:
             _raise_for_status(answer)
             reply = _parse(answer.content)
         if reply.get("done") is not True or "message" not in reply:
-            raise StepError(f"the reply is none of a model: {_shorten(answer.content)}")
+            raise _make_no_reply(answer.content)
+
+    def check_completion(self, model: str) -> None:
+        """Have any server of OpenAI's API answer with one token, as its clients ask it.
+
+        :param model: the name that they ask for.
+        :raises StepError: it does not answer.
+        """
+        question = {
+            "model": model,
+            "messages": [{"role": "user", "content": "Hi"}],
+            "max_tokens": 1,
+        }
+        with self._open_http(LOADING) as client:
+            answer = client.post("/v1/chat/completions", json=question)
+            _raise_for_status(answer)
+        try:
+            reply = read_json(answer.content)
+        except ValueError:
+            reply = None
+        choices = reply.get("choices") if isinstance(reply, dict) else None
+        if not isinstance(choices, list) or not choices:
+            raise _make_no_reply(answer.content)
 
     def _request(self, method: str, path: str, body: Any, *, missing_ok: bool = False) -> None:
         with self._open_http(SOON) as client:
@@ -333,6 +355,10 @@ def _parse(data: bytes) -> dict[str, Any]:
 
 def _make_not_ollama(reason: str) -> StepError:
     return StepError(f"what answers does not speak as Ollama does: {reason}")
+
+
+def _make_no_reply(content: bytes) -> StepError:
+    return StepError(f"the reply is none of a model: {_shorten(content)}")
 
 
 def _parse_status(line: Mapping[str, Any]) -> str:

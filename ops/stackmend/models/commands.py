@@ -6,7 +6,7 @@ hexadecimal digits.
 
 from pyinfra.api import QuoteString, StringCommand
 
-from stackmend.connection import read_script, script
+from stackmend.connection import read_script, script, write_own
 from stackmend.models.spec import ROOT, Name
 from stackmend.models.state import Place
 
@@ -40,7 +40,7 @@ def write_record(path: str) -> StringCommand:
 
     :param path: the record.
     """
-    return script("stackmend.models", "remember", path, shared=["walk"])
+    return write_own(path)
 
 
 def measure_relayed(place: Place, digest: str) -> StringCommand:

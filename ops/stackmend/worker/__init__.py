@@ -246,7 +246,7 @@ def engine(
     image: str | None = None,
     settings: Mapping[str, Any] | None = None,
     profile: Mapping[str, Any] | Any | None = None,
-    allow_move: Sequence[str] = (),
+    allow_move: Sequence[str] | str = (),
     env: Mapping[str, Any] | None = None,
     checks: Sequence[Any] = (),
     profiles: Sequence[str] = (),
@@ -275,9 +275,9 @@ def engine(
     + image: its image, where it is added
     + settings: more of the added service, in Compose's words, as ``{"mem_limit": "8g"}``
     + profile: how both are measured, as ``worker.benchmarked`` takes it
-    + allow_move: what may be done although it is not known to be safe: ``published``, ``network``,
-      ``api``, ``models``, ``memory``, ``space``, ``options``, ``tasks``, as
-      ``stackmend.worker.move.spec.MovePolicy`` has them
+    + allow_move: what may be done although it disturbs, or is not known to be safe: ``busy``,
+      ``published``, ``network``, ``api``, ``models``, ``memory``, ``space``, ``options``,
+      ``tasks``, as ``stackmend.worker.move.spec.MovePolicy`` has them
     + env: as ``compose.stack`` takes it, and so are all that follow
     + checks: health criteria beyond healthchecks
     + profiles: Compose profiles to enable
@@ -295,6 +295,12 @@ def engine(
     is asked from each client's network, and both are measured once more. It is kept only where it
     is faster by the margin; the legacy worker is then stopped, and nothing starts it again.
     Otherwise all is put back, and the service that was added is removed with its volume.
+
+    A legacy worker that computes for somebody, or for which tasks wait, is not moved without
+    ``busy``. A move that is over follows ``settings``, ``image`` and ``keep_legacy``; another
+    ``service``, ``client``, ``models`` or ``target``, or a ``margin`` that was not reached, is
+    refused then. One that is under way is taken back where these changed, and the operation fails;
+    the next run begins anew.
 
     One of the two answers at every moment. Clients end what they have under way within their own
     ``stop_grace_period``. A run that is cut short is continued, or taken back, by the next one.

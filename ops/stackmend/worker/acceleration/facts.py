@@ -302,8 +302,8 @@ def _parse_container(
         return None
     identity, name, status, image, runtime, requests, devices, privileged, *limits = rows[0]
     memory, nano, quota, period, cpuset, entrypoint, command = limits
-    words = [str(word) for part in (entrypoint, command) for word in _list(part)]
-    threads = _THREADS.search(" ".join(words))
+    line = " ".join(str(word) for part in (entrypoint, command) for word in _list(part))
+    threads = _THREADS.search(line)
     cpus = _parse_size(nano) / 1e9
     if not cpus and _parse_size(quota):
         cpus = _parse_size(quota) / (_parse_size(period) or 100_000)

@@ -2,7 +2,7 @@
 
 from pyinfra.api import QuoteString, StringCommand
 
-from stackmend.connection import script
+from stackmend.connection import write_own
 from stackmend.worker.benchmark.spec import ROOT
 
 #: The lock file of the runs that measure a host: one at a time.
@@ -14,7 +14,7 @@ def write(path: str) -> StringCommand:
 
     :param path: the file.
     """
-    return script("stackmend.worker.benchmark", "remember", path, shared=["walk", "put"])
+    return write_own(path)
 
 
 def read(path: str, longest: int) -> StringCommand:

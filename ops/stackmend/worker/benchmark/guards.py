@@ -92,8 +92,7 @@ def _find_busy(spec: BenchmarkSpec, state: BenchmarkState) -> Iterator[Refusal]:
     """What the server does for others would be slowed, and would slow what is measured."""
     if "busy" in spec.allow:
         return
-    reason = _explain_queue(state) or _explain_usage(spec, state)
-    if reason:
+    if reason := explain_busy(spec, state):
         yield Refusal(
             subject=spec.server,
             reason=f"{reason}; a measurement would slow that",
@@ -122,6 +121,15 @@ def can_interrupt(server: Server | None) -> bool:
     """
     settings = server.settings if server is not None else ()
     return not any(_PATIENT.search(setting) for setting in settings)
+
+
+def explain_busy(spec: BenchmarkSpec, state: BenchmarkState) -> str:
+    """What a server computes for others, or has to; empty where it does nothing.
+
+    :param spec: which server it is.
+    :param state: the host and its server.
+    """
+    return _explain_queue(state) or _explain_usage(spec, state)
 
 
 def _explain_queue(state: BenchmarkState) -> str:

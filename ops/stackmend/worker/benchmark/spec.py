@@ -23,6 +23,7 @@ from stackmend.frozen import Frozen
 from stackmend.models.spec import Endpoint as ServerEndpoint
 from stackmend.models.spec import Name
 from stackmend.problems import abbreviate, is_plain
+from stackmend.worker.engines import PORTS
 
 Target = Literal["ollama", "openai", "queue"]
 
@@ -49,7 +50,7 @@ LEAST_ROUNDS = 2
 #: The service of each target, and the port that it listens on.
 _SERVICES: dict[str, str] = {"ollama": "ollama", "openai": "", "queue": "api"}
 QUEUE_PORT = 8000
-_PORTS = {"ollama": 11434, "openai": 8000, "queue": QUEUE_PORT}
+_PORTS = {"ollama": PORTS["ollama"], "openai": PORTS["vllm"], "queue": QUEUE_PORT}
 
 _SERVICE = re.compile(r"[a-zA-Z0-9._-]+")
 _ENDPOINT = re.compile(r"(?P<server>(?:[a-z]+://)?[^/]+)(?P<path>(?:/[A-Za-z0-9._~-]+)*)/?")

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from pyinfra.api import StringCommand
 
-from stackmend.connection import script
+from stackmend.connection import script, write_own
 from stackmend.paths import STATE_ROOT
 
 _ROOM = "stackmend.worker.move"
@@ -12,7 +12,7 @@ _ROOM = "stackmend.worker.move"
 
 def write_record(project: str) -> StringCommand:
     """Make what is on standard input the record of a move."""
-    return script(_ROOM, "remember", f"{STATE_ROOT}/{project}", shared=["walk"])
+    return write_own(f"{STATE_ROOT}/{project}/move.json")
 
 
 def copy_model(source: str, path: str, target: str) -> StringCommand:
@@ -30,8 +30,8 @@ def retire(project: str, service: str, *, remove: bool) -> StringCommand:
 
     :param remove: whether they are removed; their volumes are kept.
     """
-    words = (project, service, "yes" if remove else "no")
-    return script(_ROOM, "retire", *words, shared=["own"])
+    arguments = (project, service, "yes" if remove else "no")
+    return script(_ROOM, "retire", *arguments, shared=["own"])
 
 
 def start(project: str, service: str) -> StringCommand:

@@ -69,8 +69,8 @@ class WorkerMove(FactBase[HostMove]):
     def command(self, project: str) -> StringCommand:
         """The probe, with its arguments quoted."""
         self._mark, self._project = make_mark(), project
-        words = (project, f"{STATE_ROOT}/{project}")
-        return script("stackmend.worker.move", "probe", *words, mark=self._mark, shared=["own"])
+        arguments = (project, f"{STATE_ROOT}/{project}")
+        return script("stackmend.worker.move", "probe", *arguments, mark=self._mark, shared=["own"])
 
     def process(self, output: list[str]) -> HostMove:
         """The state that the probe printed."""
@@ -183,7 +183,7 @@ def _parse_runner(
         image_id=str(raw["Image"])[:100],
         process=int(raw["State"]["Pid"]),
         image_labels=dict(labels.get(raw["Image"], {})),
-        words=_hide_secrets([*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]),
+        command=_hide_secrets([*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]),
         env=_select_variables(config.get("Env") or ()),
         libraries=tuple(
             dict.fromkeys(row[1] for row in own if len(row) == 2 and row[0] == "library")
@@ -238,11 +238,11 @@ def _select_variables(lines: Sequence[Any]) -> dict[str, str]:
     }
 
 
-def _hide_secrets(words: Sequence[Any]) -> tuple[str, ...]:
+def _hide_secrets(command: Sequence[Any]) -> tuple[str, ...]:
     """The words of a command; what may be a secret, also within a script, is none of them."""
     kept: list[str] = []
     after = False
-    for word in map(str, words):
+    for word in map(str, command):
         name, _, value = word.partition("=")
         secret = name.startswith("-") and bool(SECRET_NAME.search(name.replace("-", "_")))
         safe = redact_likely(format_safe_line(word, LONGEST_WORD))

@@ -6,7 +6,7 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from stackmend import compose, connection
@@ -20,11 +20,12 @@ from stackmend.models.state import Server
 from stackmend.paths import STATE_ROOT
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
-from stackmend.worker.move import asking, commands
+from stackmend.worker.move import client, commands
 from stackmend.worker.move.facts import WorkerMove, parse_callers
 from stackmend.worker.move.plan import (
     Action,
     AddService,
+    Change,
     Designed,
     ImportModel,
     Measure,
@@ -36,6 +37,8 @@ from stackmend.worker.move.plan import (
     advance,
     assemble_move,
     begin,
+    can_interrupt,
+    change_settings,
     explain_grace,
     identify,
     is_final,
@@ -107,6 +110,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     _designed: Designed = field(default_factory=Designed, init=False)
     _key: str = field(default="", init=False)
     _waiting: bool = field(default=False, init=False)
+    _busy: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.lock = f"{STATE_ROOT}/{self.project.project}/move.lock"
@@ -134,7 +138,13 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         self._key = make_key(self.spec, [runner for runner, _ in candidates])
         if record is not None and is_final(record, self._key):
             return Observation(decide(self.spec, state, self._key), state)
-        answers = self._ask(candidates)
+        # A request to such a one, of whatever kind, may end what it answers to somebody.
+        self._busy = {
+            runner.service: reason
+            for runner, port in candidates
+            if can_interrupt(runner) and (reason := self._read_busy("openai", runner.service, port))
+        }
+        answers = self._ask(tuple(pair for pair in candidates if pair[0].service not in self._busy))
         legacies = identify(candidates, answers)
         designed = self._assemble(state, legacies[0]) if len(legacies) == 1 else None
         self._designed = designed or Designed()
@@ -158,7 +168,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         if isinstance(action, Measure):
             profile = self.spec.profile
             return limit + ATTEMPTS * 2 * profile.timeout * profile.samples
-        if isinstance(action, AddService):
+        if isinstance(action, AddService | Change):
             limit += PULLING
         limit += ANSWERING + LOADING
         # What changes the project is limited as compose.stack is, forward and back.
@@ -168,12 +178,12 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         found: dict[str, Answer] = {}
         for runner, port in candidates:
             for address in runner.addresses[:1]:
-                if answer := asking.read_answer(self.host, address, port):
+                if answer := client.read_answer(self.host, address, port):
                     found[runner.id] = answer
         return found
 
     def _assemble(self, state: HostMove, legacy: Legacy) -> Designed:
-        view = self._describe_project(state)
+        view = self._describe_project(state, legacy)
         if not view.problem:
             return assemble_move(self.spec, state, legacy, view)
         refusal = Refusal(
@@ -183,7 +193,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         )
         return Designed(refusals=(refusal,))
 
-    def _describe_project(self, state: HostMove) -> ProjectView:
+    def _describe_project(self, state: HostMove, legacy: Legacy) -> ProjectView:
         found = compose.observe_project(self.host, self.project)
         self._waiting = not isinstance(found, str) and not found.converged
         if isinstance(found, str):
@@ -199,14 +209,37 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             config=found.declared.config,
             image_env={name: image.env for name, image in found.declared.images.items()},
             files=found.files,
-            laid_over=found.laid_over,
+            compose_files=found.laid_over,
             directory=self.project.directory,
             checked=self._list_checked(),
             asked=self._list_asked(),
             served=self._list_served(state),
             minimum_free=int(self.project.minimum_free),
+            busy={} if problem else self._list_busy(state, legacy),
             problem=problem,
         )
+
+    def _list_busy(self, state: HostMove, legacy: Legacy) -> dict[str, str]:
+        """Which of the two computes for others now, by the rule of ``worker.benchmarked``."""
+        target, port = self.spec.target, legacy.answer.port if legacy.answer else None
+        found = {legacy.service: self._busy.get(legacy.service, "")}
+        if not can_interrupt(legacy.runner):
+            found[legacy.service] = self._read_busy("openai", legacy.service, port)
+        if any(runner.service == target for runner in state.runners):
+            found[target] = self._read_busy("ollama", target, None)
+        return {service: reason for service, reason in found.items() if reason}
+
+    def _read_busy(
+        self, target: Literal["openai", "ollama"], service: str, port: int | None
+    ) -> str:
+        """What a service computes for others now; nothing where that may be disturbed."""
+        if "busy" in self.spec.allow:
+            return ""
+        from stackmend.worker.benchmark import BenchmarkSpec, occupation
+
+        project = self.project.project
+        spec = BenchmarkSpec(target=target, service=service, port=port, project=project)
+        return occupation.read_busy(self.host, spec)
 
     def _list_checked(self) -> tuple[str, ...]:
         """The services that checks are asked in, or that their addresses name."""
@@ -233,7 +266,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         """The models of an Ollama that the project has already."""
         for runner in state.runners:
             if runner.service == self.spec.target and runner.addresses:
-                return asking.list_models(self.host, runner.addresses[0], DEFAULT_PORT)
+                return client.list_models(self.host, runner.addresses[0], DEFAULT_PORT)
         return None
 
     # What is done
@@ -254,8 +287,9 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                 self.report_error(error)
                 return False
             except (StepError, TransientError, connection.CommandTimeout) as error:
-                # A connection that is lost fails no move: the next run goes on from here.
-                if isinstance(action, PutBack):
+                # A connection that is lost fails no move: the next run goes on from here. Of one
+                # that is over, all stays as it is.
+                if isinstance(action, PutBack) or record.stage == "retired":
                     raise
                 failed = error if isinstance(error, StepError) else StepError(str(error))
                 self.report_error(failed)
@@ -267,6 +301,9 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                 with self.step(back):
                     record = self._put_back(record)
                 break
+        if not record.key:
+            self.report_error(StepError(f"{record.move.legacy} stays for now: {record.reason}"))
+            return False
         if not record.failed:
             # What it came to, with the figures.
             ended = state.model_copy(update={"record": record, "layer": self._read().layer})
@@ -285,6 +322,10 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                 record = self._measure(action, record)
             case Repoint():
                 self._switch_clients(move)
+            case Change():
+                record = self._change(record)
+            case Retire() if record.stage == "retired":
+                self._remove(move)
             case Retire():
                 if reason := self._explain_missing(move):
                     record = make_return(record, reason)
@@ -292,10 +333,24 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                     return record
                 self._retire(action, move)
             case PutBack():
+                if record.stage != "returning":
+                    record = make_return(record, action.cause, final=False)
+                    self._write(record)
                 return self._put_back(record)
         record = advance(record, action)
         self._write(record)
         return record
+
+    def _change(self, record: MoveRecord) -> MoveRecord:
+        """Have the service that was added run with the settings of now, or as before."""
+        move = change_settings(record.move, self.spec)
+        self._apply(move, "retired", self._add_checks(move))
+        try:
+            self._verify_models(move)
+        except StepError:
+            self._apply(record.move, "retired")
+            raise
+        return record.model_copy(update={"move": move})
 
     def _apply(self, move: Move, stage: Stage, spec: ComposeSpec | None = None) -> None:
         """Bring the project to what a stage makes of it, proven as compose.stack does."""
@@ -312,7 +367,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         name = str(Name.parse(action.name))
         if not move.added and name not in record.created:
             address, port = self._locate(self._find(move.target))
-            served = asking.list_models(self.host, address, port)
+            served = client.list_models(self.host, address, port)
             if served is None or name in served:
                 raise StepError(
                     f"{move.target} has a model {name} already, which stays as it is"
@@ -336,16 +391,16 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         if not result.ok or match is None:
             raise StepError(f"cannot copy {action.path} to {move.target}: {result.reason}")
         sizes = {file.path: file.size for file in source.files}
-        client = Client(self.host, self._describe(target))
+        ollama = Client(self.host, self._describe(target))
         name = Name.parse(action.name)
         file = action.path.rpartition("/")[2]
         size = sizes.get(action.path) or int(UNKNOWN_SIZE)
         request: dict[str, Any] = {"files": {file: match[0]}}
         if action.context:
             request["parameters"] = {"num_ctx": action.context}
-        client.create(name, request, size)
+        ollama.create(name, request, size)
         address, port = self._locate(target)
-        if reason := asking.check_answer(self.host, address, port, action.name):
+        if reason := client.check_answer(self.host, address, port, action.name):
             raise StepError(f"{move.target} does not answer as {action.name}: {reason}")
 
     def _measure(self, action: Measure, record: MoveRecord) -> MoveRecord:
@@ -433,11 +488,11 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         """The project with checks that ask the new one from each client's own network."""
         checks = tuple(
             HttpCheck(
-                name=f"{client} reaches {move.target}",
+                name=f"{service} reaches {move.target}",
                 url=f"http://{move.target}:{DEFAULT_PORT}/v1/models",
-                inside=client,
+                inside=service,
             )
-            for client in move.clients
+            for service in move.clients
         )
         return self.project.model_copy(update={"checks": (*self.project.checks, *checks)})
 
@@ -456,8 +511,11 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             self.run(commands.start(project, move.legacy), f"{move.legacy} does not start again")
             raise
         if action.remove:
-            command = commands.retire(project, move.legacy, remove=True)
-            self.run(command, f"the container of {move.legacy} cannot be removed")
+            self._remove(move)
+
+    def _remove(self, move: Move) -> None:
+        command = commands.retire(self.project.project, move.legacy, remove=True)
+        self.run(command, f"the container of {move.legacy} cannot be removed")
 
     def _check_callers(self, move: Move) -> None:
         """Nobody is connected to the legacy worker any more.
@@ -494,12 +552,15 @@ class MoveReconciler(Reconciler[HostMove, Action]):
 
     def _verify_without(self, move: Move) -> None:
         """Ask the new one for each model, and the project whether it holds without the old one."""
-        address, port = self._locate(self._find(move.target))
-        for model in move.models:
-            if reason := asking.check_answer(self.host, address, port, model.name):
-                raise StepError(f"{move.target} does not answer as {model.name}: {reason}")
+        self._verify_models(move)
         time.sleep(self.project.stability)
         self._apply(move, "retired", self._add_checks(move))
+
+    def _verify_models(self, move: Move) -> None:
+        address, port = self._locate(self._find(move.target))
+        for model in move.models:
+            if reason := client.check_answer(self.host, address, port, model.name):
+                raise StepError(f"{move.target} does not answer as {model.name}: {reason}")
 
     def _put_back(self, record: MoveRecord) -> MoveRecord:
         """Have the clients call the legacy worker again, then remove what was added.
@@ -531,9 +592,9 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         target = record.move.target
         try:
             if record.created:
-                client = Client(self.host, self._describe(self._find(target)))
+                ollama = Client(self.host, self._describe(self._find(target)))
                 for name in record.created:
-                    client.remove(Name.parse(name))
+                    ollama.remove(Name.parse(name))
         except (StepError, TransientError) as error:
             left = Finding(
                 subject=target,
@@ -569,7 +630,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             try:
                 address = self._find(move.legacy).addresses[0]
                 name = move.models[0].name
-                reason = asking.check_answer(self.host, address, move.port, name)
+                reason = client.check_answer(self.host, address, move.port, name)
             except StepError as error:
                 reason = str(error)
             if not reason or time.monotonic() >= ends:

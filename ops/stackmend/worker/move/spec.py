@@ -57,7 +57,9 @@ def _wrap(raw: Any) -> Any:
 Service = Annotated[str, AfterValidator(_check_service)]
 
 
-Consent = Literal["published", "network", "api", "models", "memory", "space", "options", "tasks"]
+Consent = Literal[
+    "busy", "published", "network", "api", "models", "memory", "space", "options", "tasks"
+]
 
 
 class MovePolicy(BaseModel):
@@ -79,13 +81,15 @@ class MovePolicy(BaseModel):
     :param image: its image, where it is added.
     :param settings: more of the added service, in Compose's words, as ``{"mem_limit": "8g"}``.
     :param profile: how both are measured; one request at a time by default.
-    :param allow: what may be done although it is not known to be safe. ``published``: a port of
-        the legacy worker is published on the host, where callers outside of the project may use
-        it; ``network``: likewise, it is on a network of others; ``api``: an address does not say
-        that it is of OpenAI's API; ``models``: an Ollama of the project has a model of that name,
-        which is used as it is; ``memory``, ``space``: the models may not fit; ``options``: the
-        legacy worker is started with more than a model and its context; ``tasks``: a client may
-        have less time to end what it has under way than the legacy worker needs.
+    :param allow: what may be done although it disturbs, or is not known to be safe. ``busy``: the
+        legacy worker computes for others, or tasks wait for it, as ``worker.benchmarked`` has it;
+        ``published``: a port of the legacy worker is published on the host, where callers outside
+        of the project may use it; ``network``: likewise, it is on a network of others; ``api``: an
+        address does not say that it is of OpenAI's API; ``models``: an Ollama of the project has a
+        model of that name, which is used as it is; ``memory``, ``space``: the models may not fit;
+        ``options``: the legacy worker is started with more than a model and its context;
+        ``tasks``: a client may have less time to end what it has under way than the legacy worker
+        needs.
 
     Example, in ``group_data/all.py``::
 
@@ -106,7 +110,7 @@ class MovePolicy(BaseModel):
     image: Annotated[str, AfterValidator(_check_image)] = "ollama/ollama:0.12.6"
     settings: dict[str, Any] = Field(default_factory=dict)
     profile: Profile = Profile(prompt_tokens=256, output_tokens=64, concurrency=(1,), requests=4)
-    allow: tuple[Consent, ...] = ()
+    allow: Annotated[tuple[Consent, ...], BeforeValidator(_wrap)] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

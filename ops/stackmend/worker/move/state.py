@@ -28,7 +28,7 @@ class Runner(Frozen):
 
     :param process: its first process, on the host.
     :param image_labels: labels of its image.
-    :param words: its entrypoint and command.
+    :param command: its entrypoint and command, word by word.
     :param libraries: files of an inference library that its processes have mapped.
     :param files: the GGUF files that its processes name.
     :param accelerated: whether it was given a GPU or another device.
@@ -43,7 +43,7 @@ class Runner(Frozen):
     image_id: str = ""
     process: int = 0
     image_labels: Mapping[str, str] = {}
-    words: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
     env: Mapping[str, str] = {}
     libraries: tuple[str, ...] = ()
     files: tuple[ModelFile, ...] = ()
@@ -134,6 +134,7 @@ class Move(Frozen):
     :param engine: the engine of the legacy worker.
     :param evidence: what says so.
     :param grace: seconds that each client has to end what it has under way.
+    :param base: the section of the service that is added, without the user's settings and image.
     """
 
     legacy: Service
@@ -147,6 +148,7 @@ class Move(Frozen):
     engine: str = ""
     evidence: tuple[str, ...] = ()
     grace: Mapping[Service, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    base: Mapping[str, Any] = {}
 
 
 class MoveRecord(Frozen):
@@ -156,6 +158,7 @@ class MoveRecord(Frozen):
     :param reason: why it goes back, or went back.
     :param failed: whether it goes back because a step failed: then a next run tries again.
     :param failures: how often it did so.
+    :param removed: whether the legacy worker's container was removed.
     :param created: the models that were created in an Ollama that the project had.
     :param before: both measured while the clients called the legacy worker.
     :param after: both measured while they called the new one.
@@ -169,6 +172,7 @@ class MoveRecord(Frozen):
     reason: str = ""
     failed: bool = False
     failures: int = Field(default=0, ge=0)
+    removed: bool = False
     created: tuple[Annotated[str, AfterValidator(check_model)], ...] = ()
     before: Comparison | None = None
     after: Comparison | None = None
@@ -206,22 +210,24 @@ class ProjectView(Frozen):
 
     :param config: ``docker compose config``, with unescaped values.
     :param image_env: the environment that images bring, by the names that services have for them.
-    :param laid_over: the compose files that make it up, in their order.
+    :param compose_files: the compose files that make it up, in their order.
     :param directory: where they are on the host.
     :param checked: the services that checks of the stack name.
     :param asked: the ports of the host that checks of the stack ask.
     :param served: the models of an Ollama that the project has; ``None`` where none answers.
     :param minimum_free: bytes that must stay free where Docker keeps volumes.
+    :param busy: the services that compute for others now, by name, with what says so.
     :param problem: why it cannot be read, or must not be changed now.
     """
 
     config: Mapping[str, Any] = {}
     image_env: Mapping[str, Mapping[str, str]] = {}
     files: Mapping[str, bytes] = {}
-    laid_over: tuple[str, ...] = ()
+    compose_files: tuple[str, ...] = ()
     directory: str = ""
     checked: tuple[str, ...] = ()
     asked: tuple[int, ...] = ()
     served: tuple[str, ...] | None = None
     minimum_free: int = 0
+    busy: Mapping[str, str] = {}
     problem: str = ""

@@ -7,6 +7,7 @@ project's files at each stage, ``decide`` the steps that are left.
 from stackmend.worker.move.plan.actions import (
     Action,
     AddService,
+    Change,
     ImportModel,
     Measure,
     Plan,
@@ -18,6 +19,7 @@ from stackmend.worker.move.plan.decide import (
     add_comparison,
     advance,
     begin,
+    change_settings,
     explain_grace,
     explain_return,
     is_final,
@@ -27,12 +29,13 @@ from stackmend.worker.move.plan.decide import (
     return_failed,
 )
 from stackmend.worker.move.plan.design import Designed, assemble_move, make_key
-from stackmend.worker.move.plan.evidence import identify, list_candidates
+from stackmend.worker.move.plan.evidence import can_interrupt, identify, list_candidates
 from stackmend.worker.move.plan.layer import make_layer
 
 __all__ = [
     "Action",
     "AddService",
+    "Change",
     "Designed",
     "ImportModel",
     "Measure",
@@ -44,6 +47,8 @@ __all__ = [
     "advance",
     "assemble_move",
     "begin",
+    "can_interrupt",
+    "change_settings",
     "explain_grace",
     "explain_return",
     "identify",

@@ -54,12 +54,19 @@ class Retire(decision.Action):
     remove: bool = False
 
 
+class Change(decision.Action):
+    """Have the service that was added run with the settings of now."""
+
+    verb: Literal["change"] = "change"
+    undo: str = "put the settings back, and run again"
+
+
 class PutBack(decision.Action):
     """Have clients call the legacy worker again, then remove what the move added."""
 
     verb: Literal["put back"] = "put back"
 
 
-Action = AddService | ImportModel | Measure | Repoint | Retire | PutBack
+Action = AddService | ImportModel | Measure | Repoint | Retire | Change | PutBack
 
 Plan = decision.Plan[Action]

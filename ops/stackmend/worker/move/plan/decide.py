@@ -11,6 +11,7 @@ from stackmend.worker.benchmark.statistics import SIGNIFICANT
 from stackmend.worker.move.plan.actions import (
     Action,
     AddService,
+    Change,
     ImportModel,
     Measure,
     Plan,
@@ -18,7 +19,7 @@ from stackmend.worker.move.plan.actions import (
     Repoint,
     Retire,
 )
-from stackmend.worker.move.plan.design import Designed
+from stackmend.worker.move.plan.design import Designed, list_changes, make_added
 from stackmend.worker.move.plan.layer import has_reached, make_layer
 from stackmend.worker.move.spec import MovePolicy
 from stackmend.worker.move.state import HostMove, Legacy, Move, MoveRecord, Stage
@@ -60,7 +61,7 @@ def plan(
             )
         )
     if record is not None and record.stage == "retired":
-        return Plan(findings=(_find_moved(record, host), *_find_other_settings(record, spec)))
+        return _plan_moved(record, host, spec)
     if record is not None and is_final(record, key):
         return _plan_returned(record)
     if record is not None and record.stage != "returned":
@@ -118,9 +119,11 @@ def _list_steps(record: MoveRecord, spec: MovePolicy) -> list[Action]:
     move, stage = record.move, record.stage
     if stage == "returning":
         return [PutBack(subject=move.legacy, cause=record.reason)]
+    if not has_reached(stage, "repointed") and (reason := explain_changes(record, spec)):
+        return [PutBack(subject=move.legacy, cause=reason)]
     steps: list[Action] = []
     names = ", ".join(move.clients)
-    if not has_reached(stage, "added"):
+    if move.added and not has_reached(stage, "added"):
         cause = f"{move.legacy} runs on {move.engine}"
         steps.append(AddService(subject=move.target, cause=cause))
     if not has_reached(stage, "imported"):
@@ -146,11 +149,15 @@ def _list_steps(record: MoveRecord, spec: MovePolicy) -> list[Action]:
         steps.append(Measure(subject=move.target, cause=cause, phase="after"))
     cause = f"{names} calls {move.target}"
     steps.append(Retire(subject=move.legacy, cause=cause, remove=not spec.keep_legacy))
+    if (changed := change_settings(move, spec)) != move:
+        steps.append(_make_change(move, changed))
     return steps
 
 
 def advance(record: MoveRecord, action: Action) -> MoveRecord:
     """The record once a step is done; of models, once the last of them is."""
+    if isinstance(action, Retire):
+        record = record.model_copy(update={"removed": action.remove})
     if isinstance(action, ImportModel):
         imported = [model.name for model in record.move.models if not model.present]
         if action.name != imported[-1]:
@@ -218,12 +225,14 @@ def explain_grace(move: Move, slowest: float) -> str:
     return ""
 
 
-def make_return(record: MoveRecord, reason: str) -> MoveRecord:
-    """The record of a move that goes back for good, until what it rests on is another.
+def make_return(record: MoveRecord, reason: str, *, final: bool = True) -> MoveRecord:
+    """The record of a move that goes back.
 
     :param reason: why.
+    :param final: whether for good, until what it rests on is another.
     """
-    return record.model_copy(update={"stage": "returning", "reason": reason, "failed": False})
+    changes = {"stage": "returning", "reason": reason, "failed": False}
+    return record.model_copy(update=changes if final else {**changes, "key": ""})
 
 
 def make_confirmed(record: MoveRecord, reason: str) -> MoveRecord:
@@ -254,22 +263,89 @@ def _find_evidence(move: Move) -> tuple[Finding, ...]:
     )
 
 
-def _find_moved(record: MoveRecord, host: HostMove) -> Finding:
+def explain_changes(record: MoveRecord, spec: MovePolicy) -> str:
+    """Why a move that is under way is not the one that is desired now; empty where it is."""
     move = record.move
-    clients = ", ".join(move.clients)
-    if not _is_equal(host.layer, make_layer(move, "retired")):
-        return Finding(
+    changed = [*list_changes(move, spec), *_list_keys(move, change_settings(move, spec))]
+    return f"its settings changed since it was planned: {', '.join(changed)}" if changed else ""
+
+
+def change_settings(move: Move, spec: MovePolicy) -> Move:
+    """A move whose added service has the settings of now.
+
+    :param spec: what is desired.
+    """
+    added = make_added(move.base, spec)
+    changed = move.model_copy(update={"added": added})
+    # Written down and read again, a tuple is a list.
+    return move if make_layer(changed, "added") == make_layer(move, "added") else changed
+
+
+def _plan_moved(record: MoveRecord, host: HostMove, spec: MovePolicy) -> Plan:
+    """What is left of a move that is over: it follows its settings, as far as these can follow."""
+    move, changed = record.move, change_settings(record.move, spec)
+    layers = [make_layer(each, "retired") for each in (move, changed)]
+    if not any(_is_equal(host.layer, layer) for layer in layers):
+        return Plan(findings=(_find_taken_back(move),))
+    if refusals := tuple(_refuse_changes(record, spec)):
+        return Plan(findings=(_find_moved(record),), refusals=refusals)
+    actions: list[Action] = []
+    if changed != move:
+        actions.append(_make_change(move, changed))
+    if not spec.keep_legacy and not record.removed:
+        cause = f"{move.target} has taken its place, and keep_legacy is False"
+        actions.append(Retire(subject=move.legacy, cause=cause, remove=True))
+    return Plan(findings=(_find_moved(record),), actions=tuple(actions))
+
+
+def _make_change(move: Move, changed: Move) -> Change:
+    keys = ", ".join(_list_keys(move, changed))
+    return Change(subject=move.target, cause=f"its settings changed: {keys}")
+
+
+def _list_keys(move: Move, changed: Move) -> list[str]:
+    """The keys of the added service in which two moves differ."""
+    before, after = move.added, changed.added
+    return sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+
+
+def _refuse_changes(record: MoveRecord, spec: MovePolicy) -> Iterator[Refusal]:
+    """Settings that a move which is over cannot follow."""
+    move = record.move
+    back = "or go back by hand, as the chapter on moving a legacy worker says, and run again"
+    if changed := list_changes(move, spec):
+        names = ", ".join(changed)
+        yield Refusal(
             subject=move.legacy,
-            kind="legacy worker",
-            cause=f"it was moved to {move.target}, and somebody took that back since",
-            remedy="remove the record of the move to have it moved again",
-            blocks=False,
+            reason=f"its settings changed since it was moved to {move.target}: {names}; a move "
+            "that is over is not done once more",
+            remedy=f'put back {names} in the section "engine"; {back}',
         )
+    if reason := explain_return(record, spec.margin):
+        yield Refusal(
+            subject=move.legacy,
+            reason=f"it was moved to {move.target} by a smaller margin: {reason}",
+            remedy=f'put back margin in the section "engine"; {back}',
+        )
+
+
+def _find_moved(record: MoveRecord) -> Finding:
+    move = record.move
     return Finding(
         subject=move.legacy,
         kind="moved",
-        cause=f"{clients} calls {move.target}; {move.legacy} is stopped",
+        cause=f"{', '.join(move.clients)} calls {move.target}; {move.legacy} is stopped",
         evidence=tuple(_list_comparisons(record)),
+        blocks=False,
+    )
+
+
+def _find_taken_back(move: Move) -> Finding:
+    return Finding(
+        subject=move.legacy,
+        kind="legacy worker",
+        cause=f"it was moved to {move.target}, and somebody took that back since",
+        remedy="remove the record of the move to have it moved again",
         blocks=False,
     )
 
@@ -280,21 +356,6 @@ def _is_equal(layer: str, other: str) -> bool:
         return bool(yaml.safe_load(layer) == yaml.safe_load(other))
     except (yaml.YAMLError, ValueError, RecursionError):
         return False
-
-
-def _find_other_settings(record: MoveRecord, spec: MovePolicy) -> Iterator[Finding]:
-    """Settings of the service that was added, which changed since."""
-    added = record.move.added
-    desired = {**spec.settings, "image": spec.image}
-    changed = sorted(key for key, value in desired.items() if added.get(key) != value)
-    if added and changed:
-        yield Finding(
-            subject=record.move.target,
-            kind="moved",
-            cause=f"it runs as it was added; its settings have another {', '.join(changed)} now",
-            remedy=f"write {record.move.target} into the project's own files, as the chapter says",
-            blocks=False,
-        )
 
 
 def _plan_returned(record: MoveRecord) -> Plan:

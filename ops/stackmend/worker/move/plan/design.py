@@ -33,6 +33,8 @@ _HEALTHCHECK = {
     "retries": 5,
     "start_period": "60s",
 }
+#: As those of the reference stack.
+_LOGGING = {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
 _GPU = {
     "resources": {
         "reservations": {"devices": [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]}
@@ -124,6 +126,10 @@ class _Assembler:
         if body is None:
             self._refuse("it is no service of the project's files", "name another service")
             return Designed(refusals=tuple(self._refusals))
+        self._check_busy()
+        if self._refusals:
+            # It may not have been asked what else there is to know.
+            return Designed(refusals=tuple(self._refusals))
         if body.get("network_mode"):
             self._refuse(
                 "it has no network of the project's own, where another service could replace it",
@@ -166,8 +172,9 @@ class _Assembler:
                     f"{model.path} is one of several files that make up a model",
                     "merge them with llama-gguf-split, and name the file in models",
                 )
-        added, volume = self._add(self._find_networks(body, calls))
         copied = [model for model in models if not model.present]
+        networks = self._find_networks(body, calls)
+        base, volume = self._add(networks, self._find_memory_limit(body, copied))
         self._check_space(copied)
         self._check_memory(copied)
         port = (legacy.answer.port if legacy.answer else 0) or find_port(
@@ -180,7 +187,8 @@ class _Assembler:
                 legacy=legacy.service,
                 port=port,
                 target=spec.target,
-                added=added,
+                added=make_added(base, spec),
+                base=base,
                 volume=volume,
                 clients=tuple(sorted({call.place.service for call in calls})),
                 models=models,
@@ -207,10 +215,20 @@ class _Assembler:
             allow = f'add to the section "engine": "allow": ["{consent}"]'
             self._refuse(reason, f"{remedy}; or {allow}" if remedy else allow)
 
+    def _check_busy(self) -> None:
+        """Whom measuring both, and recreating clients, would disturb."""
+        for service, reason in sorted(self._project.busy.items()):
+            who = "" if service == self._legacy.service else f"{service}: "
+            self._refuse_unless(
+                "busy",
+                f"{who}{reason}; a move, which measures both, would slow that",
+                "wait until that is over, then run again",
+            )
+
     def _check_options(self) -> None:
         """What it does that the file of a model says nothing of."""
         runner = self._legacy.runner
-        command = " ".join(runner.words)
+        command = " ".join(runner.command)
         for what, option, variables in _BEYOND:
             match = re.search(rf"(?:^|\s)({option})(?:[\s=]|$)", command)
             named = match[1] if match else next((key for key in variables if key in runner.env), "")
@@ -331,7 +349,7 @@ class _Assembler:
         return {name: ImageFacts(env=env) for name, env in self._project.image_env.items()}
 
     def _read_sources(self) -> Sources:
-        return Sources(self._project.files, self._project.laid_over)
+        return Sources(self._project.files, self._project.compose_files)
 
     # What it serves
 
@@ -384,7 +402,7 @@ class _Assembler:
         answer, runner = self._legacy.answer, self._legacy.runner
         if answer is not None and answer.context:
             return answer.context
-        match = _CONTEXT.search(" ".join(runner.words))
+        match = _CONTEXT.search(" ".join(runner.command))
         named = [match[1]] if match else [runner.env.get(key, "") for key in _CONTEXT_VARIABLES]
         return next((int(text) for text in named if re.fullmatch("[0-9]{1,9}", text)), 0)
 
@@ -424,8 +442,11 @@ class _Assembler:
             found |= shared
         return sorted(found)
 
-    def _add(self, networks: Sequence[str]) -> tuple[dict[str, Any], str]:
-        """The section of the new service, and the key of its volume; nothing where it is there."""
+    def _add(self, networks: Sequence[str], memory: int) -> tuple[dict[str, Any], str]:
+        """The new service without its settings, and the key of its volume; nothing if it is there.
+
+        :param memory: bytes that it may take; 0 for no limit.
+        """
         spec = self._spec
         if spec.target in self._services:
             return {}, ""
@@ -438,18 +459,32 @@ class _Assembler:
             for key in ("stackmend-ollama", *(f"stackmend-ollama-{n}" for n in range(1, 99)))
             if key not in taken
         )
-        added: dict[str, Any] = {
+        base: dict[str, Any] = {
             "restart": "unless-stopped",
-            **spec.settings,
-            "image": spec.image,
+            "logging": _LOGGING,
             "volumes": [f"{volume}:{_HOME}"],
             "healthcheck": dict(_HEALTHCHECK),
         }
         if networks and [*networks] != ["default"]:
-            added["networks"] = [*networks]
-        if self._host.gpu and "deploy" not in spec.settings:
-            added["deploy"] = _GPU
-        return added, volume
+            base["networks"] = [*networks]
+        if memory:
+            base["mem_limit"] = memory
+        if self._host.gpu:
+            base["deploy"] = _GPU
+        return base, volume
+
+    def _find_memory_limit(self, body: Mapping[str, Any], models: Sequence[Model]) -> int:
+        """Bytes of memory that the legacy worker may take, where its models fit there; 0 is none.
+
+        :param body: its section.
+        """
+        limits = ((body.get("deploy") or {}).get("resources") or {}).get("limits") or {}
+        text = str(body.get("mem_limit") or limits.get("memory") or "")
+        limit = int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
+        sizes = self._list_sizes(models)
+        if not sizes or not all(sizes.values()):
+            return 0
+        return limit if limit >= _count_needed(sizes) else 0
 
     def _check_space(self, models: Sequence[Model]) -> None:
         sizes = self._list_sizes(models)
@@ -468,8 +503,7 @@ class _Assembler:
 
     def _check_memory(self, models: Sequence[Model]) -> None:
         """Both have a model in memory at one time, while they are measured."""
-        largest = max(self._list_sizes(models).values(), default=0)
-        needed = int(largest * (1 + _OVERHEAD))
+        needed = _count_needed(self._list_sizes(models))
         host = self._host
         if host.gpu and (host.gpu_free or 0) >= needed:
             return
@@ -491,6 +525,41 @@ class _Assembler:
                 file.inode if file and file.inode else path, (path, file.size if file else 0)
             )
         return dict(found.values())
+
+
+def make_added(base: Mapping[str, Any], spec: MovePolicy) -> dict[str, Any]:
+    """The section of the service that is added, with the settings of now; empty for none.
+
+    :param base: the section without them.
+    :param spec: what is desired.
+    """
+    if not base:
+        return {}
+    # Compose takes a limit of memory in one of both places.
+    both = "mem_limit" in base and "deploy" in spec.settings
+    kept = {key: value for key, value in base.items() if not (both and key == "mem_limit")}
+    return {**kept, **spec.settings, "image": spec.image}
+
+
+def list_changes(move: Move, spec: MovePolicy) -> list[str]:
+    """The settings of now that a move was not planned with, by their names.
+
+    :param move: the move.
+    :param spec: what is desired.
+    """
+    models = {model.name: model.path for model in move.models}
+    changed = {
+        "service": spec.service is not None and spec.service != move.legacy,
+        "client": bool(spec.client) and {*spec.client} != {*move.clients},
+        "models": any(models.get(name) != path for name, path in spec.models.items()),
+        "target": spec.target != move.target,
+    }
+    return [name for name, differs in changed.items() if differs]
+
+
+def _count_needed(sizes: Mapping[str, int]) -> int:
+    """Bytes of memory that the largest of some files needs as a model."""
+    return int(max(sizes.values(), default=0) * (1 + _OVERHEAD))
 
 
 def _choose_file(name: str, files: Sequence[ModelFile]) -> str:

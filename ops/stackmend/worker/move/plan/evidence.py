@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from stackmend.worker.engines import PORTS
 from stackmend.worker.move.state import Answer, Legacy, Runner
 
 #: Images by parts of their name, without registry and tag, and the engine in each.
@@ -33,9 +34,6 @@ _LIBRARIES = (
 
 _OLLAMA = re.compile(r"(?:^|/)ollama(?::|@|$)|(?:^|[\s/])ollama\s+(?:serve|start)(?:\s|$)")
 
-#: The ports that servers listen on where nobody sets another one.
-_PORTS = {"llama-cpp-python": 8000, "koboldcpp": 5001}
-_DEFAULT_PORT = 8080
 _PORT_OPTION = re.compile(r"(?:^|\s)--port[\s=](\d{1,5})(?:\s|$)")
 _BASE_URL = re.compile(r"^https?://([A-Za-z0-9_.-]{1,253}):(\d{1,5})(?:/|$)")
 
@@ -90,9 +88,14 @@ def identify(
     return tuple(found.values())
 
 
+def can_interrupt(runner: Runner) -> bool:
+    """Whether a container may end an answer for the next request, whatever that asks for."""
+    return _collect(runner)[0] == "llama-cpp-python"
+
+
 def find_port(runner: Runner, engine: str) -> int:
     """The port that a container most likely listens on."""
-    command = " ".join(runner.words)
+    command = " ".join(runner.command)
     if match := _PORT_OPTION.search(command):
         return int(match[1])
     for name in ("LLAMA_ARG_PORT", "PORT"):
@@ -100,12 +103,12 @@ def find_port(runner: Runner, engine: str) -> int:
             return int(runner.env[name][:6])
     if len(runner.ports) == 1:
         return runner.ports[0]
-    return _PORTS.get(engine, _DEFAULT_PORT)
+    return PORTS.get(engine, PORTS["llama.cpp"])
 
 
 def _is_ollama(runner: Runner) -> bool:
     """Whether it is Ollama itself, which maps the same libraries."""
-    return bool(_OLLAMA.search(runner.image) or _OLLAMA.search(" ".join(runner.words)))
+    return bool(_OLLAMA.search(runner.image) or _OLLAMA.search(" ".join(runner.command)))
 
 
 def _collect(runner: Runner) -> tuple[str, list[str]]:
@@ -122,7 +125,7 @@ def _collect(runner: Runner) -> tuple[str, list[str]]:
         if engine := _match(_IMAGES, text.lower()):
             engines.append(engine)
             evidence.append(what)
-    command = " ".join(runner.words)
+    command = " ".join(runner.command)
     if found := _find(_COMMANDS, command):
         engines.append(found[0])
         evidence.append(f"its command has {found[1]}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from stackmend import answers, connection
-from stackmend.models.client import LOADING, SOON
+from stackmend.errors import StepError
+from stackmend.models.client import SOON, Client
+from stackmend.models.errors import TransientError
 from stackmend.models.spec import Name
+from stackmend.models.state import Server
 from stackmend.redaction import format_safe_line
 from stackmend.worker.move.state import Answer
 
@@ -61,26 +63,18 @@ def list_models(host: Host, address: str, port: int) -> tuple[str, ...] | None:
 
 
 def check_answer(host: Host, address: str, port: int, model: str) -> str:
-    """Ask for one token by OpenAI's API, as a client does; why none comes, or nothing.
+    """Why a server of OpenAI's API does not answer with a token, as a client asks it, or nothing.
 
     :param model: the name that clients ask for.
     """
-    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     try:
-        with connection.http(host, address, port, timeout=LOADING) as client:
-            answer = client.post("/v1/chat/completions", json=body)
-            if answer.status_code != 200:
-                reason = format_safe_line(answer.content.decode(errors="replace"), 200)
-                return f"HTTP {answer.status_code}: {reason}"
-            reply = answers.read_json(answer.content)
+        Client(host, Server(status="up", address=address, port=port)).check_completion(model)
     except connection.ConnectionLost:
         # Nothing is known of the server then.
         raise
-    except (connection.HTTPError, ValueError, OSError) as error:
-        return format_safe_line(str(error), 200) or type(error).__name__
-    if isinstance(reply, dict) and isinstance(reply.get("choices"), list) and reply["choices"]:
-        return ""
-    return f"the reply is none of a model: {format_safe_line(json.dumps(reply), 200)}"
+    except (StepError, TransientError, OSError) as error:
+        return format_safe_line(str(error), 300) or type(error).__name__
+    return ""
 
 
 def _parse_tags(content: bytes) -> tuple[str, ...] | None:
