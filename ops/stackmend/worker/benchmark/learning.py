@@ -110,11 +110,12 @@ class TooSlow(StepError):
     """A server that answers, and ends no request within the time that each has.
 
     :param endpoint: the server.
-    :param reason: what it did, with the remedy.
+    :param reason: what it did.
+    :param remedy: what to do.
     """
 
-    def __init__(self, endpoint: Endpoint, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, endpoint: Endpoint, reason: str, remedy: str) -> None:
+        super().__init__(f"cannot measure {reason}; {remedy}")
         self.endpoint = endpoint
 
 
@@ -298,10 +299,10 @@ class _Learner:
         return answer, find_problem(answer, question, reference, self._rtt)
 
     def _refuse(self, invalid: Invalid, reason: str) -> StepError:
-        message = f"cannot measure {self._endpoint}: {reason}; {find_remedy(invalid, reason)}"
+        remedy = find_remedy(invalid, reason)
         if invalid == "timeout":
-            return TooSlow(self._endpoint, message)
-        return StepError(message)
+            return TooSlow(self._endpoint, f"{self._endpoint}: {reason}", remedy)
+        return StepError(f"cannot measure {self._endpoint}: {reason}; {remedy}")
 
 
 def _is_loading(problem: Problem | None) -> bool:

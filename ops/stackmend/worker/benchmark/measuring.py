@@ -149,10 +149,10 @@ def measure_in_turns(
                 break
         if failure and not levels[0]:
             samples = repeats[number][-1].samples
-            message = f"cannot measure {failure}; {_find_remedy(samples)}"
+            remedy = _find_remedy(samples)
             if all(sample.invalid == "timeout" for sample in samples):
-                raise TooSlow(servers[number][0], message)
-            raise StepError(message)
+                raise TooSlow(servers[number][0], failure, remedy)
+            raise StepError(f"cannot measure {failure}; {remedy}")
         for number, taken_repeats in enumerate(repeats):
             if taken_repeats:
                 noisy = failure or find_client_noise(load, taken_repeats)
