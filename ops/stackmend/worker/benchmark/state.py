@@ -372,6 +372,30 @@ class Comparison(Frozen):
         return (self.ratio < 1) is (self.figure in ("output_tps", "requests_ps"))
 
 
+class Shortfall(Frozen):
+    """A figure that does not reach its minimum at the load at which it is best.
+
+    :param figure: its name in ``minimum``, as ``output_tps``.
+    :param minimum: what it has to reach.
+    :param value: what it came to: the median; ``None`` where the server does not say it.
+    :param most: what it came to in the best repeat of a noisy load, where that proves it.
+    :param noise: why that proves nothing; empty where it does.
+    :param again: whether the result before did not reach it either.
+    """
+
+    figure: str
+    minimum: float
+    value: float | None = None
+    most: float | None = None
+    noise: str = ""
+    again: bool = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether it fails the operation: noise excuses it once."""
+        return not self.noise or self.again
+
+
 class Result(Frozen):
     """A measurement with what it comes to; what is collected, and what pictures are made of.
 

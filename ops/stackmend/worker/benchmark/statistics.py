@@ -194,8 +194,16 @@ def compute_steadiness(values: Sequence[float]) -> Steadiness:
     """
     middle = median(values)
     low, high = _find_interval(values)
-    spread = _compute_deviation(values) / middle if middle > 0 else 0.0
-    return Steadiness(median=middle, low=low, high=high, spread=spread)
+    return Steadiness(median=middle, low=low, high=high, spread=compute_spread(values))
+
+
+def compute_spread(values: Sequence[float]) -> float:
+    """The standard deviation by the median; 0 where that is.
+
+    :param values: one for each repeat, one at least.
+    """
+    middle = median(values)
+    return _compute_deviation(values) / middle if middle > 0 else 0.0
 
 
 def _compute_deviation(values: Sequence[float]) -> float:
@@ -264,6 +272,14 @@ def compare(
             if comparison is not None:
                 found.append(comparison)
     return tuple(found)
+
+
+def is_disturbed(summary: Summary) -> bool:
+    """Whether something else than the spread of its repeats makes a level noisy.
+
+    :param summary: of the level.
+    """
+    return summary.noisy not in ("", _format_spread(summary.requests_ps or summary.output_tps))
 
 
 def find_unsure(comparisons: Sequence[Comparison]) -> tuple[Load, ...]:
@@ -434,8 +450,12 @@ def _find_noise(repeats: Sequence[Repeat], figures: Sequence[Figures], output: S
     if reason := _find_condition(repeats):
         return reason
     if output.spread > NOISY_SPREAD:
-        return f"its repeats vary by {output.spread:.0%}"
+        return _format_spread(output)
     return ""
+
+
+def _format_spread(output: Steadiness) -> str:
+    return f"its repeats vary by {output.spread:.0%}"
 
 
 def _find_condition(repeats: Sequence[Repeat]) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from stackmend.text import make_printable
+from stackmend.worker import figures
 from stackmend.worker.benchmark.state import (
     Comparison,
     Conditions,
@@ -14,7 +15,7 @@ from stackmend.worker.benchmark.state import (
     Load,
     Result,
 )
-from stackmend.worker.pictures import figures
+from stackmend.worker.figures import MISSING, Figure
 from stackmend.worker.pictures.common import (
     LONGEST_REASON,
     OUTCOMES,
@@ -35,7 +36,6 @@ from stackmend.worker.pictures.details import (
     build_server_times,
     choose_server_unit,
 )
-from stackmend.worker.pictures.figures import MISSING, Figure
 from stackmend.worker.pictures.fleet import build_fleet
 from stackmend.worker.pictures.history import build_history
 from stackmend.worker.pictures.levels import build_levels, build_overview

@@ -14,8 +14,8 @@ from stackmend.worker.benchmark.state import (
     Result,
     Summary,
 )
+from stackmend.worker.figures import MISSING
 from stackmend.worker.pictures.content import Cell, Mark
-from stackmend.worker.pictures.figures import MISSING
 from stackmend.worker.pictures.metrics import Metric
 
 T = TypeVar("T")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from stackmend.worker.benchmark.state import Load, Result
+from stackmend.worker.figures import Figure
 from stackmend.worker.pictures.common import (
     MOST_SERIES,
     conclude,
@@ -16,7 +17,6 @@ from stackmend.worker.pictures.common import (
     shorten,
 )
 from stackmend.worker.pictures.content import Block, Cell, Chart, Column, Link, Series, Table
-from stackmend.worker.pictures.figures import Figure
 from stackmend.worker.pictures.metrics import Metric, is_measured
 
 #: Hosts in one picture.

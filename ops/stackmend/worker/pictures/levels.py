@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from stackmend.worker import figures
 from stackmend.worker.benchmark.state import Comparison, Result, Summary
-from stackmend.worker.pictures import figures
+from stackmend.worker.figures import MISSING, PLAIN, Figure, Unit
 from stackmend.worker.pictures.common import (
     OUTCOMES,
     T,
@@ -19,7 +20,6 @@ from stackmend.worker.pictures.common import (
     name_baseline,
 )
 from stackmend.worker.pictures.content import Block, Cell, Chart, Column, Role, Series, Table
-from stackmend.worker.pictures.figures import MISSING, PLAIN, Figure, Unit
 from stackmend.worker.pictures.metrics import Metric, take_pair
 
 

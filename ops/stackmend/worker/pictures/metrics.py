@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from stackmend.worker import figures
 from stackmend.worker.benchmark.state import Figures, Result, Steadiness, Summary
-from stackmend.worker.pictures import figures
-from stackmend.worker.pictures.figures import Unit
+from stackmend.worker.figures import Unit
 
 
 @dataclass(frozen=True)
