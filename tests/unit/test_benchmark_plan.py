@@ -281,6 +281,13 @@ def test_a_result_that_is_not_on_the_controller_is_collected() -> None:
     assert action.cause == "its result is not on this controller yet"
 
 
+def test_a_result_that_was_held_against_another_minimum_is_collected_again() -> None:
+    state = recorded().model_copy(update={"is_outdated": True})
+    (action,) = plan.plan(SPEC, state).actions
+    assert isinstance(action, Collect)
+    assert action.cause == "minimum changed since it was collected"
+
+
 def test_a_record_that_cannot_be_read_is_said_and_written_anew() -> None:
     found = plan.plan(SPEC, change(STATE, "machine", record_problem="it is no JSON"))
     assert [finding.cause for finding in found.findings] == ["it is no JSON"]

@@ -91,6 +91,8 @@ def plan(spec: BenchmarkSpec, state: BenchmarkState) -> Plan:
     actions: tuple[Action, ...] = ()
     if not state.collected:
         actions = (Collect(subject=spec.server, cause="its result is not on this controller yet"),)
+    elif state.is_outdated:
+        actions = (Collect(subject=spec.server, cause="minimum changed since it was collected"),)
     return Plan(findings=tuple(findings), actions=actions)
 
 
@@ -371,7 +373,8 @@ def _format_cause(spec: BenchmarkSpec, row: Comparison) -> str:
     name, unit = _FIGURES["tasks_pm" if is_tasks else row.figure]
     after, before = (60 * row.after, 60 * row.before) if is_tasks else (row.after, row.before)
     return (
-        f"{row.load}: {name} {format_figure(after)} {unit}, {format_figure(before)} in the baseline "
+        f"{row.load}: {name} {format_figure(after)} {unit}, "
+        f"{format_figure(before)} in the baseline "
         f"({row.ratio - 1:+.0%}, threshold {row.threshold:.0%}, p = {row.p:.2g})"
     )
 

@@ -29,7 +29,13 @@ from stackmend.worker.benchmark import (
 )
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.facts import BenchmarkHost, make_arguments
-from stackmend.worker.benchmark.plan import Action, Measure, Plan, count_retries
+from stackmend.worker.benchmark.plan import (
+    Action,
+    Measure,
+    Plan,
+    count_retries,
+    list_shortfalls,
+)
 from stackmend.worker.benchmark.plan import plan as make_plan
 from stackmend.worker.benchmark.state import (
     Answers,
@@ -149,8 +155,13 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         )
         latest = machine.record.latest
         path = store.find_path(self.host, self.spec.slug, latest.at) if latest is not None else None
+        collected = path is None or path.exists()
+        shortfalls = list_shortfalls(self.spec, machine.record)
         return BenchmarkState(
-            machine=machine, answers=answers, collected=path is None or path.exists()
+            machine=machine,
+            answers=answers,
+            collected=collected,
+            is_outdated=path is not None and collected and store.is_outdated(path, shortfalls),
         )
 
     def _complete_answers(self, state: BenchmarkState) -> BenchmarkState:
@@ -341,6 +352,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
                 baseline=store.make_baseline(measurement, held),
                 baseline_summaries=tuple(reference.summary for reference in held),
                 comparisons=baseline.hold(record, held, latest, self.spec.threshold),
+                shortfalls=list_shortfalls(self.spec, record),
                 history=baseline.list_history(record),
             ),
         )

@@ -406,6 +406,7 @@ class Result(Frozen):
         samples are not kept.
     :param baseline_summaries: of the levels that it was held against.
     :param comparisons: level by level.
+    :param shortfalls: figures that do not reach their minimum.
     :param history: when, and medians by level, of earlier measurements that asked the same: oldest
         first.
     """
@@ -415,6 +416,7 @@ class Result(Frozen):
     baseline: Measurement | None = None
     baseline_summaries: tuple[Summary, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    shortfalls: tuple[Shortfall, ...] = ()
     history: tuple["Past", ...] = ()
 
 
@@ -663,8 +665,10 @@ class BenchmarkState(Frozen):
     :param machine: the host.
     :param answers: the server.
     :param collected: whether the latest result lies on the controller as well.
+    :param is_outdated: whether that was held against another minimum.
     """
 
     machine: Machine
     answers: Answers = Answers()
     collected: bool = True
+    is_outdated: bool = False

@@ -13,6 +13,7 @@ from stackmend.worker.pictures.common import (
     describe_load,
     find,
     format_load,
+    is_below,
     name_axis,
     shorten,
 )
@@ -76,6 +77,7 @@ def _compare_hosts(
                 conclude(
                     [item for item in result.comparisons if item.figure == metric.key],
                     noisy=any(summary.noisy for summary in result.summaries),
+                    below=is_below(result) and metric.is_throughput,
                 ),
             )
             for result, label, index in measured

@@ -16,6 +16,7 @@ from stackmend.worker.pictures.common import (
     find,
     find_comparison,
     format_load,
+    is_below,
     name_axis,
     name_baseline,
 )
@@ -217,4 +218,8 @@ def build_overview(result: Result, metrics: Sequence[Metric]) -> Table:
 
 def _conclude_level(result: Result, summary: Summary, metrics: Sequence[Metric]) -> Cell:
     found = [find_comparison(result, metric, summary.load) for metric in metrics]
-    return conclude([item for item in found if item is not None], noisy=bool(summary.noisy))
+    return conclude(
+        [item for item in found if item is not None],
+        noisy=bool(summary.noisy),
+        below=is_below(result),
+    )

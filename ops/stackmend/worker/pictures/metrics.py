@@ -29,6 +29,11 @@ class Metric:
     high: Callable[[Figures], float | None] | None = None
     steadiness: Callable[[Summary], Steadiness | None] = lambda _: None
 
+    @property
+    def is_throughput(self) -> bool:
+        """Whether it is what a minimum is set for."""
+        return self.key in ("output_tps", "requests_ps")
+
 
 def choose_metrics(results: Sequence[Result]) -> list[Metric]:
     """The metrics with their units: one unit for all hosts, so that they compare."""
