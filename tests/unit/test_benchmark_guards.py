@@ -326,9 +326,38 @@ def test_what_a_queue_says_of_itself(reply: Reply, reason: str) -> None:
         assert reason in found.reason
         return
     assert found.reason == ""
-    assert found.queue == Queue(waiting=5, running=1)
+    assert found.queue == Queue(waiting=5, running=1, delayed=3)
     assert [model.name for model in found.models] == ["a, b"]
     assert identity.parse_queue_server(reply, "c").models == (Served(name="c"),)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("llama9", ["tiny:latest", "qwen3:4b"]),
+        ("qwen3", ["tiny:latest", "qwen3:4b"]),
+        ("Tiny", ["Tiny"]),
+        ("qwen3:4b", ["qwen3:4b"]),
+    ],
+)
+def test_a_model_that_no_worker_s_server_has_is_refused_at_once(
+    asked: str, expected: list[str]
+) -> None:
+    worker = {"model": "tiny", "ollama": "ok", "models": ["tiny:latest", "qwen3:4b", 7]}
+    old = {"model": "tiny", "ollama": "ok"}
+    reply = Reply(200, {**HEALTH, "workers": {"old": old, "new": worker}})
+    found = identity.parse_queue_server(reply, asked)
+    assert [model.name for model in found.models] == expected
+    spec = BenchmarkSpec(project="ai", target="queue", model=asked)
+    refused = plan.plan(spec, BenchmarkState(machine=MACHINE, answers=found)).refusals
+    missing = f"it has no model {asked}; it has tiny:latest, qwen3:4b"
+    assert (missing in [refusal.reason for refusal in refused]) is (expected != [asked])
+
+
+def test_tasks_that_were_put_off_are_named() -> None:
+    state = answered(queue=Queue(waiting=3, delayed=1))
+    (refusal,) = guards.list_refusals(SPEC, state)
+    assert "3 waiting (1 put off after a failed attempt), 0 running" in refusal.reason
 
 
 JSON = st.recursive(

@@ -237,12 +237,19 @@ class Queue(ThreadingHTTPServer):
         #: Overrides what is said of a finished task; and for how many polls nobody answers.
         self.more: dict[str, Any] = {}
         self.away = 0
+        #: Why no task gets further than its first attempt; empty where they do.
+        self.delayed = ""
 
     def submit(self, body: dict[str, Any]) -> str:
         name = f"t{next(self.numbers)}"
         submitted = time.monotonic()
         self.prompts.append(body["prompt"])
         self.tasks[name] = {"state": "queued", "attempts": 0, "timings": {}}
+
+        if self.delayed:
+            put_off = {"attempts": 1, "error": self.delayed}
+            self.tasks[name] |= put_off
+            return name
 
         def work() -> None:
             started = time.monotonic()
@@ -386,6 +393,31 @@ def test_a_task_that_does_not_end_is_waited_for_no_longer_than_it_may_take(
     assert time.monotonic() - began < 5
 
 
+def test_a_model_that_a_queue_s_server_lacks_is_waited_for_by_nobody(
+    here: Host, server: Queue
+) -> None:
+    server.delayed = "model 'llama9' not found"
+    began = time.monotonic()
+    with pytest.raises(StepError) as caught:
+        queue.prepare(here, at(server), Profile(timeout=60))
+    assert time.monotonic() - began < 10
+    assert str(caught.value).endswith(
+        "model 'llama9' not found; its task stays in the queue, which tries it again until it "
+        "gives up; pull the model, or name another one"
+    )
+
+
+def test_a_task_that_is_put_off_is_waited_for_with_a_line(
+    here: Host, server: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(queue.announce, "show_line", lambda _, text: lines.append(text))
+    server.delayed = "the model server cannot be reached: refused"
+    with pytest.raises(StepError, match=r"not over within 1 s: it is queued: the model server"):
+        queue.prepare(here, at(server), Profile(timeout=1))
+    assert lines == [f"the queue puts the first task off: {server.delayed}"]
+
+
 def test_a_queue_that_is_away_for_a_moment_loses_no_task(here: Host, server: Queue) -> None:
     prepared = queue.prepare(here, at(server), PROFILE)
     server.away = 3
@@ -410,10 +442,10 @@ def test_whom_a_measurement_would_disturb_is_asked(here: Host, server: Queue) ->
         BenchmarkSpec(project="ai", target="openai", service="llm"),
     )
     found = identity.complete(here, ollama, machine, known(server, "ollama"))
-    assert found.queue == Line(waiting=2)
+    assert found.queue == Line(waiting=2, delayed=2)
     assert found.shape == Shape(layers=2, heads=4, key=16, value=16)
     found = identity.complete(here, openai, machine, known(server, "llama.cpp"))
-    assert (found.queue, found.requests) == (Line(waiting=2), 1)
+    assert (found.queue, found.requests) == (Line(waiting=2, delayed=2), 1)
 
 
 def test_who_does_not_answer_is_not_known(here: Host, server: Queue) -> None:

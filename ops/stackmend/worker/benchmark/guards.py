@@ -136,7 +136,8 @@ def _explain_queue(state: BenchmarkState) -> str:
     queue = state.answers.queue
     if queue is None or not queue.waiting + queue.running:
         return ""
-    return f"the queue is not empty: {queue.waiting} waiting, {queue.running} running"
+    delayed = f" ({queue.delayed} put off after a failed attempt)" if queue.delayed else ""
+    return f"the queue is not empty: {queue.waiting} waiting{delayed}, {queue.running} running"
 
 
 def is_computing(usage: Usage) -> bool:

@@ -181,7 +181,7 @@ def parse_queue(body: Any) -> Queue | None:
     if len(known) != len(counts):
         return None
     waiting, running, delayed = known
-    return Queue(waiting=waiting + delayed, running=running)
+    return Queue(waiting=waiting + delayed, running=running, delayed=delayed)
 
 
 def parse_queue_server(health: Reply, model: str | None) -> Answers:
@@ -200,9 +200,23 @@ def parse_queue_server(health: Reply, model: str | None) -> Answers:
         return Answers(reason="no worker takes the tasks of the queue")
     if (state := _clean(rows[0].get("ollama"))) not in ("", "ok"):
         return Answers(reason=f"its worker says: {format_safe_line(state, 200)}")
+    if model and (missing := _list_others(rows, model)) is not None:
+        return Answers(engine="queue", models=missing, queue=queue)
     names = {name for row in rows if (name := _clean(row.get("model")))}
     name = model or ", ".join(sorted(names)) or "tasks"
     return Answers(engine="queue", models=(Served(name=name),), queue=queue)
+
+
+def _list_others(rows: Sequence[Mapping[str, Any]], model: str) -> tuple[Served, ...] | None:
+    """The models that workers have, where one of them says that it lacks the one that is asked."""
+    for row in rows:
+        listed = row.get("models")
+        if not isinstance(listed, list):
+            continue
+        names = [name for item in listed[:MOST_MODELS] if (name := _clean(item))]
+        if not {name.lower() for name in names} & {model.lower(), f"{model}:latest".lower()}:
+            return tuple(Served(name=name) for name in names)
+    return None
 
 
 def _read(answer: connection.HTTPResponse) -> Any:

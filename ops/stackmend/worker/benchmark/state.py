@@ -622,10 +622,12 @@ class Queue(Frozen):
 
     :param waiting: tasks that wait to be taken, those that were put off included.
     :param running: that are under way.
+    :param delayed: of those that wait, how many were put off after a failed attempt.
     """
 
     waiting: int = 0
     running: int = 0
+    delayed: int = 0
 
 
 class Answers(Frozen):
