@@ -18,7 +18,7 @@ from pyinfra.api.host import Host
 
 from stackmend.decision import Finding
 from stackmend.errors import StepError
-from stackmend.worker.benchmark import identity, measuring, queue, statistics
+from stackmend.worker.benchmark import guards, identity, measuring, queue, statistics
 from stackmend.worker.benchmark.baseline import make_references
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.plan import list_problems
@@ -239,6 +239,7 @@ class Queue(ThreadingHTTPServer):
         self.away = 0
         #: Why no task gets further than its first attempt; empty where they do.
         self.delayed = ""
+        self.slots: list[dict[str, Any]] = SLOTS
 
     def submit(self, body: dict[str, Any]) -> str:
         name = f"t{next(self.numbers)}"
@@ -291,7 +292,7 @@ class Answers(BaseHTTPRequestHandler):
             self.reply(200, {"queue": {"waiting": 0, "running": 0, "delayed": 2}})
             return
         if not self.path.startswith("/tasks/"):
-            self.reply(200, SLOTS) if self.path == "/slots" else self.reply(404, {})
+            self.reply(200, self.server.slots) if self.path == "/slots" else self.reply(404, {})
             return
         self.server.polls += 1
         if self.server.away:
@@ -434,7 +435,36 @@ def known(server: Queue, engine: str) -> Known:
     )
 
 
-def test_whom_a_measurement_would_disturb_is_asked(here: Host, server: Queue) -> None:
+@pytest.mark.parametrize(("engine", "every"), [("llama.cpp", 0.02), ("llama.cpp", 0), ("vllm", 0)])
+def test_a_server_in_steady_use_is_recognised(
+    here: Host, server: Queue, monkeypatch: pytest.MonkeyPatch, engine: str, every: float
+) -> None:
+    """No answer is under way at either reading, and yet it is not idle."""
+    monkeypatch.setattr(guards, "INTERVAL", 0.1)
+    server.slots = [{"id_task": 4, "is_processing": False}]
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(every):
+            server.slots[0]["id_task"] += 1
+
+    thread = threading.Thread(target=ask)
+    if every:
+        thread.start()
+    spec = BenchmarkSpec(project="ai", target="openai", service="llm")
+    try:
+        found = identity.complete(here, spec, Machine(now=1), known(server, engine))
+    finally:
+        over.set()
+        if every:
+            thread.join()
+    assert found.is_active is (bool(every) if engine == "llama.cpp" else None)
+
+
+def test_whom_a_measurement_would_disturb_is_asked(
+    here: Host, server: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "INTERVAL", 0.01)
     line = Server(addresses=(("127.0.0.1", 9), ("127.0.0.1", server.server_port)))
     machine = Machine(now=1, queues=(line,))
     ollama, openai = (

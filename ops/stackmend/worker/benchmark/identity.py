@@ -9,6 +9,7 @@ that nobody is being answered.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -53,6 +54,14 @@ SERIAL_TITLE = "llama.cpp python api"
 _REQUESTS = re.compile(
     r"(?:vllm:num_requests_(?:running|waiting)|llamacpp:requests_(?:processing|deferred))"
     r"(?:\{[^}\n]{0,2000}\})? +([0-9]{1,9})(?:\.0+)?"
+)
+
+#: What they have counted of these: by name and labels.
+_COUNTERS = re.compile(
+    r"((?:vllm:(?:request_success|prompt_tokens|generation_tokens)"
+    r"|sglang:(?:prompt|generation)_tokens"
+    r"|llamacpp:(?:prompt_tokens|tokens_predicted))_total(?:\{[^}\n]{0,2000}\})?)"
+    r" +([0-9.e+]{1,40})"
 )
 
 _DIGEST = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
@@ -122,6 +131,9 @@ def complete(host: Host, spec: BenchmarkSpec, machine: Machine, found: Answers) 
             more["shape"] = parse_shape(_read(answer))
         elif found.engine in ("llama.cpp", "vllm"):
             more["requests"] = _ask_requests(client, spec)
+        # Who counts nothing is not asked twice: llama-cpp-python would end an answer for it.
+        if "busy" not in spec.allow and found.engine != "llama-cpp-python":
+            more["is_active"] = _watch(client, spec, found.engine)
     for address, port in (row for server in machine.queues for row in server.addresses[:4]):
         with (
             suppress(connection.HTTPError, connection.DialError),
@@ -143,6 +155,75 @@ def _ask_requests(client: connection.HTTPClient, spec: BenchmarkSpec) -> int | N
     headers = _make_headers(spec)
     metrics = client.get(f"{root}/metrics", headers=headers)
     return parse_metrics(metrics.text) if metrics.status_code == 200 else None
+
+
+def _watch(client: connection.HTTPClient, spec: BenchmarkSpec, engine: str) -> bool | None:
+    """Whether what a server counts of its requests changes; ``None`` where it counts nothing."""
+    before = _read_counters(client, spec, engine)
+    if before is None:
+        return None
+    time.sleep(guards.INTERVAL)
+    after = _read_counters(client, spec, engine)
+    return None if after is None else has_changed(before, after)
+
+
+def _read_counters(
+    client: connection.HTTPClient, spec: BenchmarkSpec, engine: str
+) -> Mapping[str, str] | None:
+    root = spec.base_path.removesuffix("/v1")
+    found: dict[str, str] | None = None
+    if engine in ("llama.cpp", "vllm", "openai"):
+        metrics = client.get(f"{root}/metrics", headers=_make_headers(spec))
+        if metrics.status_code == 200:
+            found = parse_counters(metrics.text)
+    if engine == "llama.cpp":
+        found = parse_slot_tasks(_get(client, spec, f"{root}/slots").body) or found
+    elif engine in ("ollama", "openai") and found is None:
+        # Ollama speaks OpenAI's API as well.
+        found = parse_ends(_get(client, spec, f"{root}/api/ps").body)
+    return found
+
+
+def has_changed(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    """Whether a server answered somebody between two readings of what it counts.
+
+    :param before: the first reading.
+    :param after: the second; what it lacks, such as a model that was unloaded, is no request.
+    """
+    return any(before.get(name) != value for name, value in after.items())
+
+
+def parse_counters(text: str) -> dict[str, str] | None:
+    """Requests and tokens that a server has counted so far; ``None`` where it counts none.
+
+    :param text: the answer to ``/metrics``.
+    """
+    matches = (_COUNTERS.fullmatch(line.strip()) for line in text.split("\n")[:20_000])
+    return {match[1]: match[2] for match in matches if match} or None
+
+
+def parse_slot_tasks(body: Any) -> dict[str, str] | None:
+    """The last task of each slot of llama.cpp; ``None`` where it does not say.
+
+    :param body: the answer to ``/slots``.
+    """
+    rows = body[:MOST_MODELS] if isinstance(body, list) else []
+    tasks = {f"slot {at}": _find(row, "id_task") for at, row in enumerate(rows)}
+    # One that never had a task names none.
+    return {name: str(task) for name, task in tasks.items() if isinstance(task, int)} or None
+
+
+def parse_ends(body: Any) -> dict[str, str] | None:
+    """When Ollama will unload each model, which the end of each request defers.
+
+    :param body: the answer to ``/api/ps``; ``None`` where it is none.
+    """
+    rows = _list_rows(body, "models")
+    if rows is None:
+        return None
+    return {
+        name: _clean(row.get("expires_at")) for row in rows if (name := _clean(row.get("name")))
+    }
 
 
 def parse_slots(body: Any) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         plan = make_plan(self.spec, state)
         if any(isinstance(action, Measure) for action in plan.actions):
             # Whom a measurement would disturb is asked only where there is to be one.
-            state = self._complete_answers(state)
+            state = self._watch(self._complete_answers(state))
             plan = make_plan(self.spec, state)
         latest = state.machine.record.latest
         if latest is not None and not plan.actions:
@@ -166,17 +167,36 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
 
     def _complete_answers(self, state: BenchmarkState) -> BenchmarkState:
         machine, answers = state.machine, state.answers
+        shared = self.spec.endpoint is not None and not turns.is_loopback(answers.address)
+
+        def complete() -> Answers:
+            # What another host of this run measures there is nobody else's.
+            endpoint = self._make_endpoint("", answers)
+            turn = turns.take_turn(self.host, endpoint, shared=True) if shared else nullcontext()
+            with turn:
+                return identity.complete(self.host, self.spec, machine, answers)
+
         completed: Answers = connection.derive(
-            self.host,
-            ("benchmark, completed", self.spec),
-            [machine],
-            lambda: identity.complete(self.host, self.spec, machine, answers),
+            self.host, ("benchmark, completed", self.spec), [machine], complete
         )
         return state.model_copy(update={"answers": completed})
 
+    def _watch(self, state: BenchmarkState) -> BenchmarkState:
+        """The state with a longer look at a server that does not count its requests."""
+        if not guards.has_to_be_watched(self.spec, state):
+            return state
+        readings = [state.machine]
+        for _ in range(guards.READINGS - 1):
+            arguments = make_arguments(self.spec, self._files.record)
+            (machine,) = self.fetch((BenchmarkHost, arguments), fresh=True)
+            if isinstance(machine, connection.Unknown):
+                break
+            readings.append(machine)
+        return state.model_copy(update={"machine": guards.add_readings(readings)})
+
     def _measure(self, action: Measure, state: BenchmarkState, lease: connection.Lease) -> None:
         record = state.machine.record
-        endpoint = self._make_endpoint(action, state.answers)
+        endpoint = self._make_endpoint(action.model, state.answers)
         reader = self._make_reader(state, lease)
         held = baseline.find_next(self.spec, record, action.fingerprint)
         shared = self.spec.endpoint is not None
@@ -231,10 +251,11 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             return queue.prepare(self.host, endpoint, self.spec.profile)
         return learning.prepare(self.host, endpoint, self.spec.profile)
 
-    def _make_endpoint(self, action: Measure, answers: Answers) -> Endpoint:
+    def _make_endpoint(self, model: str, answers: Answers) -> Endpoint:
         spec = self.spec
-        # A task that names no model is done with that of the worker.
-        model = spec.model or "" if spec.target == "queue" else action.model
+        if spec.target == "queue":
+            # A task that names no model is done with that of the worker.
+            model = spec.model or ""
         return Endpoint(
             protocol=spec.target,
             address=answers.address,

@@ -643,6 +643,8 @@ class Answers(Frozen):
     :param loaded: that are in memory; ``None`` where it does not say.
     :param context: tokens of its context, where that is the server's and not the model's.
     :param requests: that are under way or wait; ``None`` where it does not say.
+    :param is_active: whether what it counts of its requests changed while it was watched; ``None``
+        where it counts none.
     :param queue: the line of tasks before it; ``None`` where there is none that is known.
     :param shape: of the model that is asked; ``None`` where it is not known.
     """
@@ -657,6 +659,7 @@ class Answers(Frozen):
     loaded: tuple[Loaded, ...] | None = None
     context: int = 0
     requests: int | None = None
+    is_active: bool | None = None
     queue: Queue | None = None
     shape: Shape | None = None
 
