@@ -553,6 +553,25 @@ def test_what_is_noisy_or_fails_is_measured_again_soon(
     assert find(3000, max_age="10min").startswith("the stored result is 50 min old, more than")
 
 
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_remedy_says_when_a_run_measures_again(retries: int) -> None:
+    stolen = summarize(measure(Noise(repeat=0.005), conditions=Conditions(steal=0.2)))
+    update = {"summaries": stolen, "at": 1_796_018_400.0, "retries": retries}
+    noisy = ENTRY.model_copy(update=update)
+    record = Record(latest=noisy, previous=noisy)
+    spec = BenchmarkSpec(project="ai", minimum=250)
+    moment = {0: "2026-11-30 07:00 UTC", 3: "2026-11-30 14:00 UTC"}[retries]
+    remedies = {row.kind: row.remedy for row in plan.list_problems(spec, record)}
+    when = f'from {moment} on that measures again, and before then with "max_age": 0'
+    assert remedies["noisy"] == f"run again while nothing else runs on the host: {when}"
+    assert remedies["below minimum"].endswith(f"; then run again: {when}")
+    at = plan.find_next_time(spec, noisy)
+    assert plan.find_cause(spec, record, noisy.fingerprint, at) == ""
+    assert plan.find_cause(spec, record, noisy.fingerprint, at + 1) != ""
+    soon = BenchmarkSpec(project="ai", minimum=250, max_age=0)
+    assert plan.find_cause(soon, record, noisy.fingerprint, noisy.at + 1) != ""
+
+
 def test_a_steady_result_counts_no_retries() -> None:
     series = Series(Noise(repeat=0.005, seed=1))
     series.run()

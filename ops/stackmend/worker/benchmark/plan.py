@@ -20,7 +20,7 @@ from stackmend.worker.benchmark.state import (
     Shortfall,
     Summary,
 )
-from stackmend.worker.figures import format_figure, format_setting
+from stackmend.worker.figures import format_figure, format_moment, format_setting
 
 #: Seconds by which the clock of a host may be behind that of the run that measured.
 BEHIND = 300
@@ -31,6 +31,9 @@ RETRY, MOST_RETRIES = 3600.0, 10
 
 #: By what a host that disturbs all repeats of a load may slow the best of them.
 DISTURBED = 2
+
+#: What a measurement after a noisy one needs.
+QUIET = " while nothing else runs on the host"
 
 #: Figures in words, with their unit.
 _FIGURES = {
@@ -114,8 +117,7 @@ def find_cause(spec: BenchmarkSpec, record: Record, now: Fingerprint, clock: flo
         return "the stored result is of a time to come: the host's clock was set"
     if (age := clock - latest.at) > spec.max_age:
         return f"the stored result is {_format_age(age)} old, more than {_format_age(spec.max_age)}"
-    soon = RETRY * 2**latest.retries
-    if age > soon and (kind := find_weakness(spec, record)):
+    if clock > find_next_time(spec, latest) and (kind := find_weakness(spec, record)):
         return f"the stored result is {kind}, and {_format_age(age)} old"
     return ""
 
@@ -141,6 +143,24 @@ def count_retries(spec: BenchmarkSpec, record: Record) -> int:
     return min(MOST_RETRIES, record.latest.retries + 1)
 
 
+def find_next_time(spec: BenchmarkPolicy, latest: Entry) -> float:
+    """From when on a result that is noisy or fails is measured again, in seconds since 1970.
+
+    :param spec: what is desired.
+    :param latest: the result.
+    """
+    return latest.at + min(spec.max_age, RETRY * 2.0**latest.retries)
+
+
+def _format_again(spec: BenchmarkPolicy, latest: Entry, condition: str = "") -> str:
+    """The remedy that is another measurement, with what makes a run one."""
+    moment = format_moment(find_next_time(spec, latest))
+    return (
+        f"run again{condition}: from {moment} on that measures again, "
+        'and before then with "max_age": 0'
+    )
+
+
 def list_problems(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
     """What the latest result falls short of: each with both numbers.
 
@@ -157,7 +177,7 @@ def list_problems(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
                 subject=spec.server,
                 kind="noisy",
                 cause=f"{summary.load}: {summary.noisy}",
-                remedy="measure again while nothing else runs on the host",
+                remedy=_format_again(spec, latest, QUIET),
                 blocks=False,
             )
     yield from _hold_against_minimum(spec, record)
@@ -177,18 +197,20 @@ def _list_missing(spec: BenchmarkSpec, record: Record, latest: Entry) -> Iterato
             subject=spec.server,
             kind="no baseline",
             cause=f"{', '.join(missing)}: no steady result yet, so none is compared to a baseline",
-            remedy="measure again while nothing else runs on the host",
+            remedy=_format_again(spec, latest, QUIET),
             blocks=False,
         )
 
 
 def _hold_against_minimum(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
+    latest = record.latest
+    assert latest is not None, "there is a result"
     for row in list_shortfalls(spec, record):
         yield Finding(
             subject=spec.server,
             kind="below minimum" if row.fails else "noisy",
             cause=_format_shortfall(row),
-            remedy=_find_shortfall_remedy(row),
+            remedy=_find_shortfall_remedy(spec, row, latest),
             blocks=row.fails,
         )
 
@@ -314,12 +336,13 @@ def _find_high(summary: Summary, field: str, middle: float) -> float:
     return max(repeats, default=middle)
 
 
-def _find_shortfall_remedy(row: Shortfall) -> str:
+def _find_shortfall_remedy(spec: BenchmarkSpec, row: Shortfall, latest: Entry) -> str:
     if row.value is None:
         return "take another figure as minimum"
     if row.fails:
-        return "find out what slows the server, or lower minimum"
-    return "measure again while nothing else runs on the host"
+        again = _format_again(spec, latest)
+        return f"find out what slows the server, or lower minimum; then {again}"
+    return _format_again(spec, latest, QUIET)
 
 
 def _read_figure(figures: Figures, field: str) -> float | None:
@@ -349,9 +372,10 @@ def _format_comparisons(
             kind="slower" if worse else "noisy",
             cause=cause,
             evidence=_list_evidence(references[row.load], latest) if worse else (),
-            remedy='find out what slows the server, or add "baseline": "last" to accept it'
+            remedy='find out what slows the server, or add "baseline": "last" to accept it; then '
+            + _format_again(spec, latest)
             if worse
-            else "measure again while nothing else runs on the host",
+            else _format_again(spec, latest, QUIET),
             blocks=worse,
         )
 
