@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stackmend.worker.benchmark import baseline, fingerprint, plan, store
 from stackmend.worker.benchmark.plan import Collect, Measure
@@ -203,13 +205,42 @@ def test_a_worker_of_a_queue_that_changes() -> None:
     )
 
 
-def test_what_is_asked_changes() -> None:
-    spec = SPEC.model_copy(
-        update={"profile": SPEC.profile.model_copy(update={"output_tokens": 64})}
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"output_tokens": 64}, "output_tokens: 128 → 64"),
+        ({"prompt_tokens": 64, "warmups": 0}, "prompt_tokens: 512 → 64; warmups: 2 → 0"),
+        ({"concurrency": (1, 4)}, "concurrency: 1,2,4,8 → 1,4"),
+        ({"requests": 16}, "requests: 8, or 4 for each at one time → 16"),
+        (
+            {"rate": 1.5, "requests": 16},
+            "concurrency: 1,2,4,8 → none; rate: none → 1.5; "
+            "requests: 8, or 4 for each at one time → 16",
+        ),
+    ],
+)
+def test_of_what_is_asked_the_parts_that_change_are_named(asked: Any, expected: str) -> None:
+    assert cause(recorded(), BenchmarkSpec(project="ai", profile=asked)) == expected
+
+
+@given(
+    before=st.builds(dict, profile=st.just({}), target=st.sampled_from(["ollama", "queue"])),
+    model=st.text(min_size=1, max_size=40),
+    other=st.text(min_size=1, max_size=40),
+)
+def test_whatever_is_asked_differs_by_its_model(before: Any, model: str, other: str) -> None:
+    spec = BenchmarkSpec(project="ai", **before)
+    old, new = (
+        Fingerprint(parameters=fingerprint.make_parameters(spec, name), engine="ollama")
+        for name in (model, other)
     )
-    assert cause(recorded(), spec).startswith("what is asked changed: protocol 1, ollama, ")
-    assert "512 + 128 tokens" in cause(recorded(), spec)
-    assert "512 + 64 tokens" in cause(recorded(), spec)
+    assert bool(fingerprint.list_changes(old, new)) is (model != other)
+
+
+def test_what_was_asked_in_another_form_is_named_as_a_whole() -> None:
+    old = Fingerprint(parameters="protocol 0", engine="ollama")
+    (found,) = fingerprint.list_changes(old, old.model_copy(update={"parameters": "protocol 1"}))
+    assert found == "what is asked changed: protocol 0 → protocol 1"
 
 
 def test_a_minimum_or_a_limit_is_nothing_that_is_asked() -> None:
