@@ -22,6 +22,7 @@ from stackmend.worker.benchmark.state import (
     Steadiness,
     Summary,
 )
+from stackmend.worker.figures import MILLISECONDS, format_figure
 
 #: Standard deviation by mean from which on a level is noisy.
 NOISY_SPREAD = 0.1
@@ -366,7 +367,8 @@ def _compare_hidden(then: Summary, now: Summary, figure: str, least: float) -> C
 
 
 def _format_hidden(summary: Summary) -> str:
-    return f"the round trip of {summary.rtt * 1000:.3g} ms is longer than a time to a first token"
+    rtt = format_figure(summary.rtt, MILLISECONDS)
+    return f"the round trip of {rtt} ms is longer than a time to a first token"
 
 
 def _find_resolution(then: Summary, now: Summary) -> float:
@@ -394,9 +396,10 @@ def _find_round_trip(
     share = abs(now.rtt - then.rtt) / end[0]
     if share <= EXPLAINED or difference - share > limit:
         return ""
+    before, after = (format_figure(row.rtt, MILLISECONDS) for row in (then, now))
     return (
-        f"the round trip of the connection is {now.rtt * 1000:.3g} ms, {then.rtt * 1000:.3g} ms "
-        f"before: {share:.0%} of a request"
+        f"the round trip of the connection is {after} ms, {before} ms before: "
+        f"{share:.0%} of a request"
     )
 
 
