@@ -23,9 +23,11 @@ from stackmend.worker.benchmark.baseline import make_references
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.plan import list_problems
 from stackmend.worker.benchmark.queue import LATEST, SOONEST, Pace, parse_progress
+from stackmend.worker.benchmark.reconciler import BenchmarkReconciler
 from stackmend.worker.benchmark.spec import BenchmarkSpec, Limits, Profile
 from stackmend.worker.benchmark.state import Answers as Known
 from stackmend.worker.benchmark.state import (
+    BenchmarkState,
     Entry,
     Level,
     Load,
@@ -35,6 +37,7 @@ from stackmend.worker.benchmark.state import (
     Sample,
     Served,
     Server,
+    Usage,
 )
 from stackmend.worker.benchmark.state import Queue as Line
 from stackmend.worker.context import Shape
@@ -239,6 +242,8 @@ class Queue(ThreadingHTTPServer):
         self.away = 0
         #: Why no task gets further than its first attempt; empty where they do.
         self.delayed = ""
+        #: Models of the worker's server, as it reports them one time after another.
+        self.reports: list[list[str]] = []
         self.slots: list[dict[str, Any]] = SLOTS
 
     def submit(self, body: dict[str, Any]) -> str:
@@ -289,7 +294,10 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/healthz":
-            self.reply(200, {"queue": {"waiting": 0, "running": 0, "delayed": 2}})
+            models = self.server.reports.pop(0) if self.server.reports else []
+            workers = {"w": {"model": "tiny", "ollama": "ok", "models": models}}
+            queue = {"waiting": 0, "running": 0, "delayed": 2}
+            self.reply(200, {"queue": queue, "workers": workers})
             return
         if not self.path.startswith("/tasks/"):
             self.reply(200, self.server.slots) if self.path == "/slots" else self.reply(404, {})
@@ -459,6 +467,44 @@ def test_a_server_in_steady_use_is_recognised(
         if every:
             thread.join()
     assert found.is_active is (bool(every) if engine == "llama.cpp" else None)
+
+
+@pytest.mark.parametrize(
+    ("reports", "found"),
+    [([["tiny"], ["tiny", "new"]], ["new"]), ([["tiny"], ["tiny"]], ["tiny"])],
+)
+def test_a_model_that_was_pulled_just_now_is_no_refusal(
+    here: Host,
+    server: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    reports: list[list[str]],
+    found: list[str],
+) -> None:
+    monkeypatch.setattr(identity, "REPORTED", 0.01)
+    server.reports = list(reports)
+    address = f"http://127.0.0.1:{server.server_port}"
+    spec = BenchmarkSpec(target="queue", endpoint=address, model="new")
+    answers = identity.ask(here, spec, Machine(now=1))
+    assert [model.name for model in answers.models] == found
+    assert not server.reports
+
+
+def test_a_server_that_counts_nothing_is_read_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = BenchmarkSpec(project="ai", target="openai", service="llm")
+    usage = Usage(used=0.03, during=0.5)
+    machine = Machine(now=1, servers=(Server(process=7, usage=usage),))
+    read = BenchmarkReconciler(None, spec, None, lambda _: None)  # type: ignore[arg-type]
+    monkeypatch.setattr(read, "fetch", lambda *_, fresh: [machine] if fresh else [])
+    answers = Known(engine="openai", models=(Served(name="tiny"),))
+    state = read._watch(BenchmarkState(machine=machine, answers=answers))
+    (watched,) = state.machine.servers
+    assert watched.usage == Usage(used=0.12, during=2.0)
+    assert "is computing" in guards.list_refusals(spec, state)[0].reason
+    counted = answers.model_copy(update={"is_active": False})
+    still = BenchmarkState(machine=machine, answers=counted)
+    assert read._watch(still) is still
 
 
 def test_whom_a_measurement_would_disturb_is_asked(

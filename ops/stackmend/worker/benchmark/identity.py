@@ -41,6 +41,9 @@ LARGEST_CONTEXT = 1 << 32
 #: The path of what a queue says of itself.
 HEALTH = "/healthz"
 
+#: Seconds within which each worker of a queue reports anew.
+REPORTED = 6.0
+
 #: Seconds for an answer that is not needed.
 SOON = 5.0
 
@@ -326,8 +329,17 @@ def _ask_at(host: Host, spec: BenchmarkSpec, machine: Machine, address: str, por
         elif spec.target == "openai":
             found = _ask_openai(host, client, spec, machine)
         else:
-            found = parse_queue_server(_get(client, spec, spec.base_path + HEALTH), spec.model)
+            found = _ask_queue(client, spec)
     return found.model_copy(update={"address": address, "port": port})
+
+
+def _ask_queue(client: connection.HTTPClient, spec: BenchmarkSpec) -> Answers:
+    found = parse_queue_server(_get(client, spec, spec.base_path + HEALTH), spec.model)
+    if found.reason or find_model(spec, found) is not None or spec.model is None:
+        return found
+    # A model that was pulled just now is in no worker's report yet.
+    time.sleep(REPORTED)
+    return parse_queue_server(_get(client, spec, spec.base_path + HEALTH), spec.model)
 
 
 def _get(client: connection.HTTPClient, spec: BenchmarkSpec, path: str) -> Reply:
