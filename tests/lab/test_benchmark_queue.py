@@ -163,12 +163,17 @@ def test_a_queue_with_tasks_is_left_alone_without_consent(measured: Measured) ->
     refused = measured.run(max_age=0)
     assert refused.run.rc != 0
     ((_, reason),) = refused.reasons
-    assert "the queue is not empty: 2 waiting, 0 running" in reason
+    assert (
+        "the queue is not empty: 2 waiting (2 put off after a failed attempt), 0 running" in reason
+    )
     assert '"busy"' in refused.run.out
     # It is the line before the model server as well.
     server = measured.run(target="ollama", model="tiny")
     assert server.run.rc != 0
-    assert "the queue is not empty: 2 waiting, 0 running" in server.reasons[0][1]
+    assert (
+        "the queue is not empty: 2 waiting (2 put off after a failed attempt), 0 running"
+        in server.reasons[0][1]
+    )
     assert stack.health()["totals"] == before
 
     allowed = measured.run(max_age=0, allow="busy")

@@ -41,6 +41,7 @@ from stackmend.worker.benchmark.state import (
     Record,
     Result,
     Server,
+    Shortfall,
     Usage,
 )
 from tests.calm import calmly
@@ -752,6 +753,27 @@ def test_a_result_is_as_its_schema_says() -> None:
     assert Result.model_validate(data) == result
     del data["measurement"]["levels"][0]["repeats"][0]["samples"][0]["ttft"]
     assert not validator.is_valid(data)
+
+
+@pytest.mark.parametrize(("minimum", "outdated"), [(5000.0, False), (4000.0, True), (None, True)])
+def test_a_collected_result_knows_its_minimum(
+    minimum: float | None, outdated: bool, tmp_path: Path
+) -> None:
+    def list_rows(value: float | None) -> tuple[Shortfall, ...]:
+        return (Shortfall(figure="output_tps", minimum=value, value=10),) if value else ()
+
+    result = Result(measurement=MEASUREMENT, summaries=SUMMARIES, shortfalls=list_rows(5000.0))
+    path = tmp_path / "result.json"
+    path.write_text(result.model_dump_json())
+    assert store.is_outdated(path, list_rows(minimum)) is outdated
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"shortfalls": 7}', '{"shortfalls": [7]}'])
+def test_a_collected_result_may_hold_anything(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    expected = text != "{"
+    assert store.is_outdated(path, (Shortfall(figure="goodput", minimum=1.0),)) is expected
 
 
 def test_what_the_host_keeps_is_read_as_it_was() -> None:

@@ -44,9 +44,12 @@ TASKS = BenchmarkState(
 )
 
 
-def watched(seconds: float, state: BenchmarkState = STATE, waited: float = 0.0) -> BenchmarkState:
+def watched(
+    seconds: float, state: BenchmarkState = STATE, waited: float = 0.0, during: float = 0.5
+) -> BenchmarkState:
     """The server's use of the CPU, within half a second."""
-    server = SERVER.model_copy(update={"usage": Usage(used=seconds, waited=waited, during=0.5)})
+    usage = Usage(used=seconds, waited=waited, during=during)
+    server = SERVER.model_copy(update={"usage": usage})
     return change(state, "machine", servers=(server,))
 
 
@@ -94,6 +97,19 @@ REFUSED: dict[str, tuple[BenchmarkSpec, BenchmarkState, str, str]] = {
         OPENAI,
         answered(requests=2),
         "it has 2 requests of others; a measurement would slow that",
+        BUSY,
+    ),
+    "it counted some": (
+        OPENAI,
+        answered(requests=0, is_active=True),
+        "it answered requests of others within 2.5 s; a measurement would slow that",
+        BUSY,
+    ),
+    "its processes compute now and then": (
+        OPENAI,
+        watched(0.2, during=2.0),
+        "ai-ollama-1 is computing: it used 0.20 s of CPU time within 2.00 s; "
+        "a measurement would slow that",
         BUSY,
     ),
     "its processes compute": (
@@ -299,6 +315,62 @@ def test_requests_that_a_server_has() -> None:
     assert identity.parse_slots({"error": {"code": 501}}) is None
 
 
+COUNTED = """\
+# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{engine="0",model_name="a b"} 1.2e+06
+vllm:prompt_tokens_created{engine="0"} 1.7e+09
+llamacpp:tokens_predicted_total 7
+http_requests_total 4
+"""
+
+
+def test_what_a_server_counts_of_its_requests() -> None:
+    assert identity.parse_counters(COUNTED) == {
+        'vllm:prompt_tokens_total{engine="0",model_name="a b"}': "1.2e+06",
+        "llamacpp:tokens_predicted_total": "7",
+    }
+    assert identity.parse_counters("http_requests_total 4") is None
+    slots = [{"id_task": 41}, {"id_task": -1}, {}, 7]
+    assert identity.parse_slot_tasks(slots) == {"slot 0": "41", "slot 1": "-1"}
+    assert identity.parse_slot_tasks([{"id": 0}]) is None
+    row = {"name": "tiny", "expires_at": "2026-11-30T12:00:00Z"}
+    assert identity.parse_ends({"models": [row]}) == {"tiny": "2026-11-30T12:00:00Z"}
+    assert identity.parse_ends({"models": []}) == {}
+    assert identity.parse_ends([row]) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ({"a": "1", "b": "2"}, {"a": "1", "b": "2"}, False),
+        ({"a": "1", "b": "2"}, {"a": "1"}, False),
+        ({"a": "1"}, {"a": "2"}, True),
+        ({}, {"a": "1"}, True),
+    ],
+)
+def test_a_server_in_use_counts_on(
+    before: dict[str, str], after: dict[str, str], changed: bool
+) -> None:
+    assert identity.has_changed(before, after) is changed
+
+
+def test_a_server_that_counts_nothing_is_watched_for_longer() -> None:
+    short = watched(0.02)
+    assert guards.has_to_be_watched(OPENAI, short)
+    assert not guards.has_to_be_watched(OPENAI, answered(short, is_active=False))
+    assert not guards.has_to_be_watched(OPENAI.model_copy(update={"allow": ("busy",)}), short)
+    assert not guards.has_to_be_watched(OPENAI, STATE), "nothing is known of its use"
+    readings = [watched(used).machine for used in (0.02, 0.2, 0.04, 0.1)]
+    (server,) = guards.add_readings(readings).servers
+    assert server.usage is not None
+    assert (round(server.usage.used, 2), server.usage.during) == (0.36, 2.0)
+    assert guards.is_computing(server.usage)
+    # A server that waits uses less than a hundredth.
+    idle = guards.add_readings([watched(0.005).machine] * 4).servers[0].usage
+    assert idle is not None
+    assert not guards.is_computing(idle)
+
+
 HEALTH = {
     "redis": "ok",
     "queue": {"waiting": 2, "running": 1, "delayed": 3},
@@ -326,9 +398,38 @@ def test_what_a_queue_says_of_itself(reply: Reply, reason: str) -> None:
         assert reason in found.reason
         return
     assert found.reason == ""
-    assert found.queue == Queue(waiting=5, running=1)
+    assert found.queue == Queue(waiting=5, running=1, delayed=3)
     assert [model.name for model in found.models] == ["a, b"]
     assert identity.parse_queue_server(reply, "c").models == (Served(name="c"),)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("llama9", ["tiny:latest", "qwen3:4b"]),
+        ("qwen3", ["tiny:latest", "qwen3:4b"]),
+        ("Tiny", ["Tiny"]),
+        ("qwen3:4b", ["qwen3:4b"]),
+    ],
+)
+def test_a_model_that_no_worker_s_server_has_is_refused_at_once(
+    asked: str, expected: list[str]
+) -> None:
+    worker = {"model": "tiny", "ollama": "ok", "models": ["tiny:latest", "qwen3:4b", 7]}
+    old = {"model": "tiny", "ollama": "ok"}
+    reply = Reply(200, {**HEALTH, "workers": {"old": old, "new": worker}})
+    found = identity.parse_queue_server(reply, asked)
+    assert [model.name for model in found.models] == expected
+    spec = BenchmarkSpec(project="ai", target="queue", model=asked)
+    refused = plan.plan(spec, BenchmarkState(machine=MACHINE, answers=found)).refusals
+    missing = f"it has no model {asked}; it has tiny:latest, qwen3:4b"
+    assert (missing in [refusal.reason for refusal in refused]) is (expected != [asked])
+
+
+def test_tasks_that_were_put_off_are_named() -> None:
+    state = answered(queue=Queue(waiting=3, delayed=1))
+    (refusal,) = guards.list_refusals(SPEC, state)
+    assert "3 waiting (1 put off after a failed attempt), 0 running" in refusal.reason
 
 
 JSON = st.recursive(

@@ -18,14 +18,16 @@ from pyinfra.api.host import Host
 
 from stackmend.decision import Finding
 from stackmend.errors import StepError
-from stackmend.worker.benchmark import identity, measuring, queue, statistics
+from stackmend.worker.benchmark import guards, identity, measuring, queue, statistics
 from stackmend.worker.benchmark.baseline import make_references
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.plan import list_problems
 from stackmend.worker.benchmark.queue import LATEST, SOONEST, Pace, parse_progress
+from stackmend.worker.benchmark.reconciler import BenchmarkReconciler
 from stackmend.worker.benchmark.spec import BenchmarkSpec, Limits, Profile
 from stackmend.worker.benchmark.state import Answers as Known
 from stackmend.worker.benchmark.state import (
+    BenchmarkState,
     Entry,
     Level,
     Load,
@@ -35,6 +37,7 @@ from stackmend.worker.benchmark.state import (
     Sample,
     Served,
     Server,
+    Usage,
 )
 from stackmend.worker.benchmark.state import Queue as Line
 from stackmend.worker.context import Shape
@@ -237,12 +240,22 @@ class Queue(ThreadingHTTPServer):
         #: Overrides what is said of a finished task; and for how many polls nobody answers.
         self.more: dict[str, Any] = {}
         self.away = 0
+        #: Why no task gets further than its first attempt; empty where they do.
+        self.delayed = ""
+        #: Models of the worker's server, as it reports them one time after another.
+        self.reports: list[list[str]] = []
+        self.slots: list[dict[str, Any]] = SLOTS
 
     def submit(self, body: dict[str, Any]) -> str:
         name = f"t{next(self.numbers)}"
         submitted = time.monotonic()
         self.prompts.append(body["prompt"])
         self.tasks[name] = {"state": "queued", "attempts": 0, "timings": {}}
+
+        if self.delayed:
+            put_off = {"attempts": 1, "error": self.delayed}
+            self.tasks[name] |= put_off
+            return name
 
         def work() -> None:
             started = time.monotonic()
@@ -281,10 +294,13 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/healthz":
-            self.reply(200, {"queue": {"waiting": 0, "running": 0, "delayed": 2}})
+            models = self.server.reports.pop(0) if self.server.reports else []
+            workers = {"w": {"model": "tiny", "ollama": "ok", "models": models}}
+            queue = {"waiting": 0, "running": 0, "delayed": 2}
+            self.reply(200, {"queue": queue, "workers": workers})
             return
         if not self.path.startswith("/tasks/"):
-            self.reply(200, SLOTS) if self.path == "/slots" else self.reply(404, {})
+            self.reply(200, self.server.slots) if self.path == "/slots" else self.reply(404, {})
             return
         self.server.polls += 1
         if self.server.away:
@@ -386,6 +402,31 @@ def test_a_task_that_does_not_end_is_waited_for_no_longer_than_it_may_take(
     assert time.monotonic() - began < 5
 
 
+def test_a_model_that_a_queue_s_server_lacks_is_waited_for_by_nobody(
+    here: Host, server: Queue
+) -> None:
+    server.delayed = "model 'llama9' not found"
+    began = time.monotonic()
+    with pytest.raises(StepError) as caught:
+        queue.prepare(here, at(server), Profile(timeout=60))
+    assert time.monotonic() - began < 10
+    assert str(caught.value).endswith(
+        "model 'llama9' not found; its task stays in the queue, which tries it again until it "
+        "gives up; pull the model, or name another one"
+    )
+
+
+def test_a_task_that_is_put_off_is_waited_for_with_a_line(
+    here: Host, server: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(queue.announce, "show_line", lambda _, text: lines.append(text))
+    server.delayed = "the model server cannot be reached: refused"
+    with pytest.raises(StepError, match=r"not over within 1 s: it is queued: the model server"):
+        queue.prepare(here, at(server), Profile(timeout=1))
+    assert lines == [f"the queue puts the first task off: {server.delayed}"]
+
+
 def test_a_queue_that_is_away_for_a_moment_loses_no_task(here: Host, server: Queue) -> None:
     prepared = queue.prepare(here, at(server), PROFILE)
     server.away = 3
@@ -402,7 +443,74 @@ def known(server: Queue, engine: str) -> Known:
     )
 
 
-def test_whom_a_measurement_would_disturb_is_asked(here: Host, server: Queue) -> None:
+@pytest.mark.parametrize(("engine", "every"), [("llama.cpp", 0.02), ("llama.cpp", 0), ("vllm", 0)])
+def test_a_server_in_steady_use_is_recognised(
+    here: Host, server: Queue, monkeypatch: pytest.MonkeyPatch, engine: str, every: float
+) -> None:
+    """No answer is under way at either reading, and yet it is not idle."""
+    monkeypatch.setattr(guards, "INTERVAL", 0.1)
+    server.slots = [{"id_task": 4, "is_processing": False}]
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(every):
+            server.slots[0]["id_task"] += 1
+
+    thread = threading.Thread(target=ask)
+    if every:
+        thread.start()
+    spec = BenchmarkSpec(project="ai", target="openai", service="llm")
+    try:
+        found = identity.complete(here, spec, Machine(now=1), known(server, engine))
+    finally:
+        over.set()
+        if every:
+            thread.join()
+    assert found.is_active is (bool(every) if engine == "llama.cpp" else None)
+
+
+@pytest.mark.parametrize(
+    ("reports", "found"),
+    [([["tiny"], ["tiny", "new"]], ["new"]), ([["tiny"], ["tiny"]], ["tiny"])],
+)
+def test_a_model_that_was_pulled_just_now_is_no_refusal(
+    here: Host,
+    server: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    reports: list[list[str]],
+    found: list[str],
+) -> None:
+    monkeypatch.setattr(identity, "REPORTED", 0.01)
+    server.reports = list(reports)
+    address = f"http://127.0.0.1:{server.server_port}"
+    spec = BenchmarkSpec(target="queue", endpoint=address, model="new")
+    answers = identity.ask(here, spec, Machine(now=1))
+    assert [model.name for model in answers.models] == found
+    assert not server.reports
+
+
+def test_a_server_that_counts_nothing_is_read_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = BenchmarkSpec(project="ai", target="openai", service="llm")
+    usage = Usage(used=0.03, during=0.5)
+    machine = Machine(now=1, servers=(Server(process=7, usage=usage),))
+    read = BenchmarkReconciler(None, spec, None, lambda _: None)  # type: ignore[arg-type]
+    monkeypatch.setattr(read, "fetch", lambda *_, fresh: [machine] if fresh else [])
+    answers = Known(engine="openai", models=(Served(name="tiny"),))
+    state = read._watch(BenchmarkState(machine=machine, answers=answers))
+    (watched,) = state.machine.servers
+    assert watched.usage == Usage(used=0.12, during=2.0)
+    assert "is computing" in guards.list_refusals(spec, state)[0].reason
+    counted = answers.model_copy(update={"is_active": False})
+    still = BenchmarkState(machine=machine, answers=counted)
+    assert read._watch(still) is still
+
+
+def test_whom_a_measurement_would_disturb_is_asked(
+    here: Host, server: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "INTERVAL", 0.01)
     line = Server(addresses=(("127.0.0.1", 9), ("127.0.0.1", server.server_port)))
     machine = Machine(now=1, queues=(line,))
     ollama, openai = (
@@ -410,10 +518,10 @@ def test_whom_a_measurement_would_disturb_is_asked(here: Host, server: Queue) ->
         BenchmarkSpec(project="ai", target="openai", service="llm"),
     )
     found = identity.complete(here, ollama, machine, known(server, "ollama"))
-    assert found.queue == Line(waiting=2)
+    assert found.queue == Line(waiting=2, delayed=2)
     assert found.shape == Shape(layers=2, heads=4, key=16, value=16)
     found = identity.complete(here, openai, machine, known(server, "llama.cpp"))
-    assert (found.queue, found.requests) == (Line(waiting=2), 1)
+    assert (found.queue, found.requests) == (Line(waiting=2, delayed=2), 1)
 
 
 def test_who_does_not_answer_is_not_known(here: Host, server: Queue) -> None:

@@ -360,7 +360,7 @@ def test_another_round_trip_is_noise_and_no_slowdown() -> None:
     }
     assert rows["output_tps"].outcome == "noisy"
     assert rows["output_tps"].reason == (
-        "the round trip of the connection is 310 ms, 10 ms before: 17% of a request"
+        "the round trip of the connection is 310 ms, 10.0 ms before: 17% of a request"
     )
     assert {rows["ttft"].outcome, rows["tpot"].outcome} == {"equal"}
     # It explains no more than it is.

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackmend.worker.pictures import figures
-from stackmend.worker.pictures.figures import Figure, Unit, format_figure, format_moment
+from stackmend.worker import figures
+from stackmend.worker.figures import Figure, Unit, format_figure, format_moment
 from stackmend.worker.pictures.palette import COLOURS, MARKERS, SERIES
 
 

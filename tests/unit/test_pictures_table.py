@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from stackmend.worker.benchmark.state import Load
+from stackmend.worker.benchmark.state import Load, Shortfall
 from stackmend.worker.pictures import show
 from stackmend.worker.pictures.page import render
 from tests.unit.benchmark_results import LOADS, make_queue_result, make_result
@@ -61,6 +61,35 @@ def test_its_figures_are_those_of_the_page() -> None:
         assert row[4] == tables["Time to first token"].column("95th ms")[index].text
         assert row[5] == tables["Time for each further token"].column("median ms")[index].text
         assert row[-2:] == ["▼", "worse"]
+
+
+def test_what_fails_for_its_minimum_says_so_first() -> None:
+    result = make_result("ai1", noisy="spread of 14 %")
+    shortfall = Shortfall(figure="output_tps", minimum=5000, value=793.4, most=1203.2)
+    out = io.StringIO()
+    show([result.model_copy(update={"shortfalls": (shortfall,)})], out)
+    lines = [line for line in out.getvalue().splitlines() if line]
+    assert sum(line.rstrip().endswith("▼ minimum") for line in lines) == len(LOADS)
+    first = next(at for at, line in enumerate(lines) if line.startswith("!"))
+    notes = " ".join(" ".join(lines[first:]).split())
+    assert notes.startswith(
+        "! below minimum 5,000 tok/s: throughput is 793 at its best load, 1,203 in its best repeat"
+    )
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_minimum_that_noise_may_hide_is_no_failure() -> None:
+    shortfall = Shortfall(figure="goodput", minimum=2, value=1.5, noise="spread of 14 %")
+    result = make_result("ai1").model_copy(update={"shortfalls": (shortfall,)})
+    page = render([result, make_result("ai2")])
+    assert "minimum 2 requests/s not reached" in page
+    assert "▼ minimum" not in page
+    failed = result.model_copy(
+        update={"shortfalls": (shortfall.model_copy(update={"again": True}),)}
+    )
+    page = render([failed, make_result("ai2")])
+    assert "below minimum 2 requests/s" in page
+    assert page.count("▼ minimum") == 1, "a minimum is one of throughput"
 
 
 def test_a_terminal_gets_colours() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from deploy.stacks.ai import settings
 from deploy.stacks.ai.api.app import format_task, parse_task
-from deploy.stacks.ai.worker.app import check_model_server, pause_before
+from deploy.stacks.ai.worker.app import check_model_server, describe_model_server, pause_before
 from deploy.stacks.ai.worker.model import Answer, ModelError, ModelServer, is_same_model
 
 
@@ -260,3 +260,15 @@ def test_the_condition_of_the_model_server(peer: Peer, reply: object, found: str
 
     peer.lines(reply)
     assert re.fullmatch(found, asyncio.run(look()))
+
+
+def test_a_worker_reports_the_models_of_its_server(peer: Peer) -> None:
+    async def describe() -> dict[str, object]:
+        server = ModelServer(peer.url)
+        try:
+            return await describe_model_server(server, "tiny")
+        finally:
+            await server.close()
+
+    peer.lines({"models": [{"name": "other:1b"}, {"name": "tiny:latest"}]})
+    assert asyncio.run(describe()) == {"ollama": "ok", "models": ["other:1b", "tiny:latest"]}

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -32,6 +33,9 @@ log = logging.getLogger("worker")
 
 ALIVE = Path("/tmp/worker.alive")  # noqa: S108 - the container's own tmpfs
 REPORT_SECONDS = 5.0
+
+MOST_LISTED = 200
+"""Models that a worker reports; of a server with more it reports none."""
 
 
 def pause_before(attempt: int, *, first: float, longest: float) -> float:
@@ -184,8 +188,8 @@ class Worker:
                 log.warning("redis: %s", error)
             await self._pause(REPORT_SECONDS)
 
-    async def _check_server(self) -> dict[str, str]:
-        return {"model": self._model, "ollama": await check_model_server(self._server, self._model)}
+    async def _check_server(self) -> dict[str, Any]:
+        return {"model": self._model, **await describe_model_server(self._server, self._model)}
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -196,15 +200,24 @@ class Worker:
         self._alive.write_text(str(time.monotonic()))
 
 
-async def check_model_server(server: ModelServer, model: str) -> str:
-    """Return `ok`, or in one line what keeps the model server from answering with the model."""
+async def describe_model_server(server: ModelServer, model: str) -> dict[str, Any]:
+    """Return what the worker reports of the model server.
+
+    `ollama` is `ok`, or in one line what keeps the server from answering with the model; `models`
+    are the names of those that it has, where it says so and they are at most `MOST_LISTED`.
+    """
     try:
         listed = await server.list_models()
     except ModelError as error:
-        return str(error)
-    if not any(is_same_model(model, name) for name in listed):
-        return f"model {model!r} not found"
-    return "ok"
+        return {"ollama": str(error)}
+    found = any(is_same_model(model, name) for name in listed)
+    state = "ok" if found else f"model {model!r} not found"
+    return {"ollama": state} | ({"models": listed} if len(listed) <= MOST_LISTED else {})
+
+
+async def check_model_server(server: ModelServer, model: str) -> str:
+    """Return `ok`, or in one line what keeps the model server from answering with the model."""
+    return str((await describe_model_server(server, model))["ollama"])
 
 
 def connect_redis() -> Redis:

@@ -52,6 +52,31 @@ _FIELDS: dict[str, tuple[str, Callable[[object], str]]] = {
 }
 
 
+#: How the requests of a repeat are stored where a user names no number.
+USUAL_REQUESTS = "8 or 4 each"
+
+#: What is asked, as :func:`make_parameters` writes it; and each part in words.
+_PARAMETERS = re.compile(
+    r"protocol (?P<protocol>[0-9]{1,9}), (?P<target>[a-z]{1,20}), model (?P<model>.{0,400}), "
+    r"(?P<prompt>[0-9]{1,9}) \+ (?P<output>[0-9]{1,9}) tokens, "
+    r"(?:concurrency (?P<concurrency>[0-9,]{1,2000})|(?P<rate>[0-9.e+-]{1,20}) requests/s), "
+    r"(?P<repeats>[0-9]{1,9}) repeats of (?P<requests>[0-9a-z ]{1,40}) requests, "
+    r"(?P<warmups>[0-9]{1,9}) warm-ups"
+)
+_PARTS = {
+    "protocol": "the way of measuring",
+    "target": "target",
+    "model": "model",
+    "prompt": "prompt_tokens",
+    "output": "output_tokens",
+    "concurrency": "concurrency",
+    "rate": "rate",
+    "repeats": "repeats",
+    "requests": "requests",
+    "warmups": "warmups",
+}
+
+
 def make_parameters(spec: BenchmarkSpec, model: str) -> str:
     """All that is asked for, in one line: results of other parameters are not comparable.
 
@@ -66,7 +91,7 @@ def make_parameters(spec: BenchmarkSpec, model: str) -> str:
         load = f"{profile.rate:g} requests/s"
     else:
         load = "concurrency " + ",".join(map(str, profile.concurrency))
-    requests = profile.requests or (profile.count_requests(0) if profile.rate else "8 or 4 each")
+    requests = profile.requests or (profile.count_requests(0) if profile.rate else USUAL_REQUESTS)
     return (
         f"protocol {PROTOCOL}, {spec.target}, model {model}, "
         f"{profile.prompt_tokens} + {profile.output_tokens} tokens, {load}, "
@@ -159,11 +184,30 @@ def list_changes(before: Fingerprint, now: Fingerprint) -> tuple[str, ...]:
             continue
         if name == "processor" and abs(_find_share(old) - _find_share(new)) <= PROCESSOR_POINTS:
             continue
-        if isinstance(old, tuple) and isinstance(new, tuple):
+        if name == "parameters":
+            changes += _list_parameter_changes(old, new)
+        elif isinstance(old, tuple) and isinstance(new, tuple):
             changes.append(f"{title} changed: {_format_difference(old, new)}")
         else:
             changes.append(f"{title} changed: {text(old) or 'none'} → {text(new) or 'none'}")
     return tuple(changes)
+
+
+def _list_parameter_changes(before: str, now: str) -> list[str]:
+    """What of all that is asked changed, part by part; both texts where one has another form."""
+    old, new = _PARAMETERS.fullmatch(before), _PARAMETERS.fullmatch(now)
+    changes = []
+    if old is not None and new is not None:
+        changes = [
+            f"{title}: {_format_part(old[name])} → {_format_part(new[name])}"
+            for name, title in _PARTS.items()
+            if old[name] != new[name]
+        ]
+    return changes or [f"what is asked changed: {before or 'none'} → {now or 'none'}"]
+
+
+def _format_part(text: str | None) -> str:
+    return "8, or 4 for each at one time" if text == USUAL_REQUESTS else text or "none"
 
 
 def is_comparable(before: Fingerprint, now: Fingerprint) -> bool:

@@ -10,6 +10,7 @@ from stackmend.worker.benchmark.state import (
     BenchmarkState,
     Conditions,
     Loaded,
+    Machine,
     Served,
     Server,
     Usage,
@@ -25,6 +26,13 @@ COMPUTING = 0.3
 
 #: The same where other programs hold it up: CPUs that it uses, and that it would use.
 STARVED, DEMAND = 0.05, 0.5
+
+#: Seconds between two readings of what a server counts of its requests.
+INTERVAL = 2.5
+
+#: Where it counts none: how often its use of the CPU is read, and CPUs from which on a server
+#: computes for somebody now and then, by so many seconds at least.
+READINGS, STEADY, LONG = 4, 0.05, 1.5
 
 #: From this version on Ollama keeps the prompts that it has read in the memory of the host.
 KEEPING = (0, 33)
@@ -136,7 +144,8 @@ def _explain_queue(state: BenchmarkState) -> str:
     queue = state.answers.queue
     if queue is None or not queue.waiting + queue.running:
         return ""
-    return f"the queue is not empty: {queue.waiting} waiting, {queue.running} running"
+    delayed = f" ({queue.delayed} put off after a failed attempt)" if queue.delayed else ""
+    return f"the queue is not empty: {queue.waiting} waiting{delayed}, {queue.running} running"
 
 
 def is_computing(usage: Usage) -> bool:
@@ -146,7 +155,45 @@ def is_computing(usage: Usage) -> bool:
     """
     used, during = usage.used, usage.during
     starved = used > STARVED * during and used + usage.waited > DEMAND * during
-    return used > COMPUTING * during or starved
+    now_and_then = during >= LONG and used > STEADY * during
+    return used > COMPUTING * during or starved or now_and_then
+
+
+def has_to_be_watched(spec: BenchmarkSpec, state: BenchmarkState) -> bool:
+    """Whether a server's use of the CPU alone says for how long nobody has asked it.
+
+    :param spec: what is desired.
+    :param state: the host and its server, once that was asked.
+    """
+    answers = state.answers
+    counts = answers.is_active is not None or answers.requests is not None
+    if spec.target == "queue" or "busy" in spec.allow or counts or answers.reason:
+        return False
+    return any(server.usage is not None for server in state.machine.servers)
+
+
+def add_readings(readings: Sequence[Machine]) -> Machine:
+    """The last of several readings of a host, with what its servers used during all of them.
+
+    :param readings: one at least; of a server that is in fewer of them only those count.
+    """
+    last = readings[-1]
+    servers = []
+    for server in last.servers:
+        usages = [
+            row.usage
+            for reading in readings
+            for row in reading.servers
+            if (row.container, row.process) == (server.container, server.process)
+            and row.usage is not None
+        ]
+        total = Usage(
+            used=sum(usage.used for usage in usages),
+            waited=sum(usage.waited for usage in usages),
+            during=sum(usage.during for usage in usages),
+        )
+        servers.append(server.model_copy(update={"usage": total if usages else None}))
+    return last.model_copy(update={"servers": tuple(servers)})
 
 
 def _explain_usage(spec: BenchmarkSpec, state: BenchmarkState) -> str:
@@ -154,13 +201,15 @@ def _explain_usage(spec: BenchmarkSpec, state: BenchmarkState) -> str:
     if spec.target == "queue":
         return ""
     requests = state.answers.requests
-    if requests is not None:
-        return f"it has {requests} requests of others" if requests else ""
-    for server in state.machine.servers:
+    if requests:
+        return f"it has {requests} requests of others"
+    for server in state.machine.servers if requests is None else ():
         if server.usage is not None and is_computing(server.usage):
             used, during = server.usage.used, server.usage.during
             named = f"{server.name or 'it'} is computing"
             return f"{named}: it used {used:.2f} s of CPU time within {during:.2f} s"
+    if state.answers.is_active:
+        return f"it answered requests of others within {INTERVAL:g} s"
     return ""
 
 

@@ -9,6 +9,7 @@ that nobody is being answered.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ LARGEST_CONTEXT = 1 << 32
 #: The path of what a queue says of itself.
 HEALTH = "/healthz"
 
+#: Seconds within which each worker of a queue reports anew.
+REPORTED = 6.0
+
 #: Seconds for an answer that is not needed.
 SOON = 5.0
 
@@ -53,6 +57,14 @@ SERIAL_TITLE = "llama.cpp python api"
 _REQUESTS = re.compile(
     r"(?:vllm:num_requests_(?:running|waiting)|llamacpp:requests_(?:processing|deferred))"
     r"(?:\{[^}\n]{0,2000}\})? +([0-9]{1,9})(?:\.0+)?"
+)
+
+#: What they have counted of these: by name and labels.
+_COUNTERS = re.compile(
+    r"((?:vllm:(?:request_success|prompt_tokens|generation_tokens)"
+    r"|sglang:(?:prompt|generation)_tokens"
+    r"|llamacpp:(?:prompt_tokens|tokens_predicted))_total(?:\{[^}\n]{0,2000}\})?)"
+    r" +([0-9.e+]{1,40})"
 )
 
 _DIGEST = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
@@ -122,6 +134,9 @@ def complete(host: Host, spec: BenchmarkSpec, machine: Machine, found: Answers) 
             more["shape"] = parse_shape(_read(answer))
         elif found.engine in ("llama.cpp", "vllm"):
             more["requests"] = _ask_requests(client, spec)
+        # Who counts nothing is not asked twice: llama-cpp-python would end an answer for it.
+        if "busy" not in spec.allow and found.engine != "llama-cpp-python":
+            more["is_active"] = _watch(client, spec, found.engine)
     for address, port in (row for server in machine.queues for row in server.addresses[:4]):
         with (
             suppress(connection.HTTPError, connection.DialError),
@@ -143,6 +158,75 @@ def _ask_requests(client: connection.HTTPClient, spec: BenchmarkSpec) -> int | N
     headers = _make_headers(spec)
     metrics = client.get(f"{root}/metrics", headers=headers)
     return parse_metrics(metrics.text) if metrics.status_code == 200 else None
+
+
+def _watch(client: connection.HTTPClient, spec: BenchmarkSpec, engine: str) -> bool | None:
+    """Whether what a server counts of its requests changes; ``None`` where it counts nothing."""
+    before = _read_counters(client, spec, engine)
+    if before is None:
+        return None
+    time.sleep(guards.INTERVAL)
+    after = _read_counters(client, spec, engine)
+    return None if after is None else has_changed(before, after)
+
+
+def _read_counters(
+    client: connection.HTTPClient, spec: BenchmarkSpec, engine: str
+) -> Mapping[str, str] | None:
+    root = spec.base_path.removesuffix("/v1")
+    found: dict[str, str] | None = None
+    if engine in ("llama.cpp", "vllm", "openai"):
+        metrics = client.get(f"{root}/metrics", headers=_make_headers(spec))
+        if metrics.status_code == 200:
+            found = parse_counters(metrics.text)
+    if engine == "llama.cpp":
+        found = parse_slot_tasks(_get(client, spec, f"{root}/slots").body) or found
+    elif engine in ("ollama", "openai") and found is None:
+        # Ollama speaks OpenAI's API as well.
+        found = parse_ends(_get(client, spec, f"{root}/api/ps").body)
+    return found
+
+
+def has_changed(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    """Whether a server answered somebody between two readings of what it counts.
+
+    :param before: the first reading.
+    :param after: the second; what it lacks, such as a model that was unloaded, is no request.
+    """
+    return any(before.get(name) != value for name, value in after.items())
+
+
+def parse_counters(text: str) -> dict[str, str] | None:
+    """Requests and tokens that a server has counted so far; ``None`` where it counts none.
+
+    :param text: the answer to ``/metrics``.
+    """
+    matches = (_COUNTERS.fullmatch(line.strip()) for line in text.split("\n")[:20_000])
+    return {match[1]: match[2] for match in matches if match} or None
+
+
+def parse_slot_tasks(body: Any) -> dict[str, str] | None:
+    """The last task of each slot of llama.cpp; ``None`` where it does not say.
+
+    :param body: the answer to ``/slots``.
+    """
+    rows = body[:MOST_MODELS] if isinstance(body, list) else []
+    tasks = {f"slot {at}": _find(row, "id_task") for at, row in enumerate(rows)}
+    # One that never had a task names none.
+    return {name: str(task) for name, task in tasks.items() if isinstance(task, int)} or None
+
+
+def parse_ends(body: Any) -> dict[str, str] | None:
+    """When Ollama will unload each model, which the end of each request defers.
+
+    :param body: the answer to ``/api/ps``; ``None`` where it is none.
+    """
+    rows = _list_rows(body, "models")
+    if rows is None:
+        return None
+    return {
+        name: _clean(row.get("expires_at")) for row in rows if (name := _clean(row.get("name")))
+    }
 
 
 def parse_slots(body: Any) -> int | None:
@@ -181,7 +265,7 @@ def parse_queue(body: Any) -> Queue | None:
     if len(known) != len(counts):
         return None
     waiting, running, delayed = known
-    return Queue(waiting=waiting + delayed, running=running)
+    return Queue(waiting=waiting + delayed, running=running, delayed=delayed)
 
 
 def parse_queue_server(health: Reply, model: str | None) -> Answers:
@@ -200,9 +284,23 @@ def parse_queue_server(health: Reply, model: str | None) -> Answers:
         return Answers(reason="no worker takes the tasks of the queue")
     if (state := _clean(rows[0].get("ollama"))) not in ("", "ok"):
         return Answers(reason=f"its worker says: {format_safe_line(state, 200)}")
+    if model and (missing := _list_others(rows, model)) is not None:
+        return Answers(engine="queue", models=missing, queue=queue)
     names = {name for row in rows if (name := _clean(row.get("model")))}
     name = model or ", ".join(sorted(names)) or "tasks"
     return Answers(engine="queue", models=(Served(name=name),), queue=queue)
+
+
+def _list_others(rows: Sequence[Mapping[str, Any]], model: str) -> tuple[Served, ...] | None:
+    """The models that workers have, where one of them says that it lacks the one that is asked."""
+    for row in rows:
+        listed = row.get("models")
+        if not isinstance(listed, list):
+            continue
+        names = [name for item in listed[:MOST_MODELS] if (name := _clean(item))]
+        if not {name.lower() for name in names} & {model.lower(), f"{model}:latest".lower()}:
+            return tuple(Served(name=name) for name in names)
+    return None
 
 
 def _read(answer: connection.HTTPResponse) -> Any:
@@ -231,8 +329,17 @@ def _ask_at(host: Host, spec: BenchmarkSpec, machine: Machine, address: str, por
         elif spec.target == "openai":
             found = _ask_openai(host, client, spec, machine)
         else:
-            found = parse_queue_server(_get(client, spec, spec.base_path + HEALTH), spec.model)
+            found = _ask_queue(client, spec)
     return found.model_copy(update={"address": address, "port": port})
+
+
+def _ask_queue(client: connection.HTTPClient, spec: BenchmarkSpec) -> Answers:
+    found = parse_queue_server(_get(client, spec, spec.base_path + HEALTH), spec.model)
+    if found.reason or find_model(spec, found) is not None or spec.model is None:
+        return found
+    # A model that was pulled just now is in no worker's report yet.
+    time.sleep(REPORTED)
+    return parse_queue_server(_get(client, spec, spec.base_path + HEALTH), spec.model)
 
 
 def _get(client: connection.HTTPClient, spec: BenchmarkSpec, path: str) -> Reply:

@@ -1,12 +1,13 @@
 """Whether a server is measured, and whether what it came to is enough. Pure."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from stackmend import decision
 from stackmend.decision import Finding, Refusal
-from stackmend.worker.benchmark import baseline, fingerprint, guards
-from stackmend.worker.benchmark.spec import BenchmarkSpec, Minimum
+from stackmend.worker.benchmark import baseline, fingerprint, guards, statistics
+from stackmend.worker.benchmark.spec import BenchmarkPolicy, BenchmarkSpec
 from stackmend.worker.benchmark.state import (
     BenchmarkState,
     Comparison,
@@ -16,8 +17,10 @@ from stackmend.worker.benchmark.state import (
     Load,
     Record,
     Reference,
+    Shortfall,
     Summary,
 )
+from stackmend.worker.figures import format_figure, format_moment, format_setting
 
 #: Seconds by which the clock of a host may be behind that of the run that measured.
 BEHIND = 300
@@ -25,6 +28,12 @@ BEHIND = 300
 #: Seconds after which a result that is noisy or fails is measured again, twice as many each time,
 #: and how often they are doubled.
 RETRY, MOST_RETRIES = 3600.0, 10
+
+#: By what a host that disturbs all repeats of a load may slow the best of them.
+DISTURBED = 2
+
+#: What a measurement after a noisy one needs.
+QUIET = " while nothing else runs on the host"
 
 #: Figures in words, with their unit.
 _FIGURES = {
@@ -85,6 +94,8 @@ def plan(spec: BenchmarkSpec, state: BenchmarkState) -> Plan:
     actions: tuple[Action, ...] = ()
     if not state.collected:
         actions = (Collect(subject=spec.server, cause="its result is not on this controller yet"),)
+    elif state.is_outdated:
+        actions = (Collect(subject=spec.server, cause="minimum changed since it was collected"),)
     return Plan(findings=tuple(findings), actions=actions)
 
 
@@ -106,8 +117,7 @@ def find_cause(spec: BenchmarkSpec, record: Record, now: Fingerprint, clock: flo
         return "the stored result is of a time to come: the host's clock was set"
     if (age := clock - latest.at) > spec.max_age:
         return f"the stored result is {_format_age(age)} old, more than {_format_age(spec.max_age)}"
-    soon = RETRY * 2**latest.retries
-    if age > soon and (kind := find_weakness(spec, record)):
+    if clock > find_next_time(spec, latest) and (kind := find_weakness(spec, record)):
         return f"the stored result is {kind}, and {_format_age(age)} old"
     return ""
 
@@ -133,6 +143,24 @@ def count_retries(spec: BenchmarkSpec, record: Record) -> int:
     return min(MOST_RETRIES, record.latest.retries + 1)
 
 
+def find_next_time(spec: BenchmarkPolicy, latest: Entry) -> float:
+    """From when on a result that is noisy or fails is measured again, in seconds since 1970.
+
+    :param spec: what is desired.
+    :param latest: the result.
+    """
+    return latest.at + min(spec.max_age, RETRY * 2.0**latest.retries)
+
+
+def _format_again(spec: BenchmarkPolicy, latest: Entry, condition: str = "") -> str:
+    """The remedy that is another measurement, with what makes a run one."""
+    moment = format_moment(find_next_time(spec, latest))
+    return (
+        f"run again{condition}: from {moment} on that measures again, "
+        'and before then with "max_age": 0'
+    )
+
+
 def list_problems(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
     """What the latest result falls short of: each with both numbers.
 
@@ -149,11 +177,10 @@ def list_problems(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
                 subject=spec.server,
                 kind="noisy",
                 cause=f"{summary.load}: {summary.noisy}",
-                remedy="measure again while nothing else runs on the host",
+                remedy=_format_again(spec, latest, QUIET),
                 blocks=False,
             )
-    if spec.minimum is not None:
-        yield from _hold_against_minimum(spec, spec.minimum, record)
+    yield from _hold_against_minimum(spec, record)
     if spec.baseline == "none":
         return
     yield from _list_missing(spec, record, latest)
@@ -170,65 +197,128 @@ def _list_missing(spec: BenchmarkSpec, record: Record, latest: Entry) -> Iterato
             subject=spec.server,
             kind="no baseline",
             cause=f"{', '.join(missing)}: no steady result yet, so none is compared to a baseline",
-            remedy="measure again while nothing else runs on the host",
+            remedy=_format_again(spec, latest, QUIET),
             blocks=False,
         )
 
 
-def _hold_against_minimum(
-    spec: BenchmarkSpec, minimum: Minimum, record: Record
-) -> Iterator[Finding]:
-    assert record.latest is not None, "there is a result"
-    for field, limit in minimum:
+def _hold_against_minimum(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
+    latest = record.latest
+    assert latest is not None, "there is a result"
+    for row in list_shortfalls(spec, record):
+        yield Finding(
+            subject=spec.server,
+            kind="below minimum" if row.fails else "noisy",
+            cause=_format_shortfall(row),
+            remedy=_find_shortfall_remedy(spec, row, latest),
+            blocks=row.fails,
+        )
+
+
+def list_shortfalls(spec: BenchmarkPolicy, record: Record) -> tuple[Shortfall, ...]:
+    """The figures of the latest result that do not reach their minimum.
+
+    Noise excuses a load no further than its best repeat reaches.
+
+    :param spec: what is desired.
+    :param record: the result, and the one before it.
+    """
+    return tuple(_find_shortfalls(spec, record))
+
+
+def _find_shortfalls(spec: BenchmarkPolicy, record: Record) -> Iterator[Shortfall]:
+    if record.latest is None:
+        return
+    for field, limit in spec.minimum or ():
         if limit is None:
             continue
-        name, unit = _FIGURES[field]
-        best = _find_best(record.latest, field)
+        found = _list_reached(record.latest, field, spec.threshold)
+        best = max(found, key=lambda row: row.median, default=None)
         if best is None:
-            yield Finding(
-                subject=spec.server,
-                kind="below minimum",
-                cause=f"{name}: the server does not say it, so {limit:g} {unit} are not proven",
-                remedy="take another figure as minimum",
-            )
+            yield Shortfall(figure=field, minimum=limit)
             continue
         if best.median >= limit:
             continue
-        before = _find_best(record.previous, field) if record.previous is not None else None
-        again = before is not None and before.median < limit
-        noise = best.noisy or (
-            f"up to {best.high:.3g} in its repeats" if best.high >= limit else ""
-        )
-        cause = f"{name}: {best.median:.3g} {unit} at its best load, less than {limit:g}"
-        blocks = not noise or again
-        yield Finding(
-            subject=spec.server,
-            kind="below minimum" if blocks else "noisy",
-            cause=cause
-            + (f": not proven, {noise}" if noise else "")
-            + ("; so was the result before" if noise and again else ""),
-            remedy="find out what slows the server, or lower minimum"
-            if blocks
-            else "measure again while nothing else runs on the host",
-            blocks=blocks,
+        previous = record.previous
+        before = _list_reached(previous, field, spec.threshold) if previous is not None else []
+        noise = best.noisy
+        if not noise and best.high >= limit:
+            noise = f"up to {format_figure(best.high)} in its repeats"
+        if all(row.ceiling < limit for row in found):
+            noise = ""
+        yield Shortfall(
+            figure=field,
+            minimum=limit,
+            value=best.median,
+            most=max(row.most for row in found) if best.noisy and not noise else None,
+            noise=noise,
+            again=bool(before) and all(row.median < limit for row in before),
         )
 
 
-class _Best(NamedTuple):
-    """A figure at the load at which it is best: its median, the end of its interval, its noise."""
+def _format_shortfall(row: Shortfall) -> str:
+    name, unit = _FIGURES[row.figure]
+    minimum = format_setting(row.minimum)
+    if row.value is None:
+        return f"{name}: the server does not say it, so nothing is known to reach {minimum} {unit}"
+    cause = f"{name}: {format_figure(row.value)} {unit} at its best load"
+    if row.most is not None:
+        cause += f", {format_figure(row.most)} in its best repeat"
+    cause += f", less than {minimum}"
+    if row.noise:
+        cause += "; so was the result before" if row.again else f": not proven, {row.noise}"
+    return cause
+
+
+class _Reached(NamedTuple):
+    """What a load reached of a figure.
+
+    :ivar median: of its repeats.
+    :ivar high: the end of its interval.
+    :ivar most: the best of all its repeats.
+    :ivar ceiling: beyond it no noise of this kind explains a figure.
+    :ivar noisy: why the load is noisy; empty where it is not.
+    """
 
     median: float
     high: float
+    most: float
+    ceiling: float
     noisy: str
 
 
-def _find_best(entry: Entry, field: str) -> _Best | None:
+def _list_reached(entry: Entry, field: str, threshold: float) -> list[_Reached]:
     found = []
     for summary in entry.summaries:
         value = _read_figure(summary.median, field)
-        if value is not None:
-            found.append(_Best(value, _find_high(summary, field, value), summary.noisy))
-    return max(found, key=lambda best: best.median, default=None)
+        if value is None:
+            continue
+        repeats = [
+            row
+            for figures in summary.repeats
+            if figures.valid and (row := _read_figure(figures, field)) is not None
+        ]
+        most = max(repeats, default=value)
+        ceiling = _find_ceiling(summary, repeats, threshold)
+        high = _find_high(summary, field, value)
+        found.append(_Reached(value, high, most, ceiling, summary.noisy))
+    return found
+
+
+def _find_ceiling(summary: Summary, repeats: Sequence[float], threshold: float) -> float:
+    """What a load does not reach, however noisy it was.
+
+    Repeats that vary say by the best of them what the server can do. What disturbed all of them
+    has slowed the best one as well.
+    """
+    if not repeats:
+        return math.inf
+    ceiling = max(repeats) * (1 + max(threshold, statistics.compute_spread(repeats)))
+    if not statistics.is_disturbed(summary):
+        return ceiling
+    valid = summary.median.valid
+    lost = sum(count for _, count in summary.median.invalid)
+    return DISTURBED * ceiling * (valid + lost) / valid if valid else math.inf
 
 
 def _find_high(summary: Summary, field: str, middle: float) -> float:
@@ -244,6 +334,15 @@ def _find_high(summary: Summary, field: str, middle: float) -> float:
         if at not in summary.disturbed and (value := _read_figure(row, field)) is not None
     ]
     return max(repeats, default=middle)
+
+
+def _find_shortfall_remedy(spec: BenchmarkSpec, row: Shortfall, latest: Entry) -> str:
+    if row.value is None:
+        return "take another figure as minimum"
+    if row.fails:
+        again = _format_again(spec, latest)
+        return f"find out what slows the server, or lower minimum; then {again}"
+    return _format_again(spec, latest, QUIET)
 
 
 def _read_figure(figures: Figures, field: str) -> float | None:
@@ -273,9 +372,10 @@ def _format_comparisons(
             kind="slower" if worse else "noisy",
             cause=cause,
             evidence=_list_evidence(references[row.load], latest) if worse else (),
-            remedy='find out what slows the server, or add "baseline": "last" to accept it'
+            remedy='find out what slows the server, or add "baseline": "last" to accept it; then '
+            + _format_again(spec, latest)
             if worse
-            else "measure again while nothing else runs on the host",
+            else _format_again(spec, latest, QUIET),
             blocks=worse,
         )
 
@@ -297,7 +397,8 @@ def _format_cause(spec: BenchmarkSpec, row: Comparison) -> str:
     name, unit = _FIGURES["tasks_pm" if is_tasks else row.figure]
     after, before = (60 * row.after, 60 * row.before) if is_tasks else (row.after, row.before)
     return (
-        f"{row.load}: {name} {after:.3g} {unit}, {before:.3g} in the baseline "
+        f"{row.load}: {name} {format_figure(after)} {unit}, "
+        f"{format_figure(before)} in the baseline "
         f"({row.ratio - 1:+.0%}, threshold {row.threshold:.0%}, p = {row.p:.2g})"
     )
 
@@ -345,5 +446,5 @@ def _refuse_unknown(spec: BenchmarkSpec, state: BenchmarkState) -> Refusal:
 def _format_age(seconds: float) -> str:
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
+            return f"{format_setting(float(f'{seconds / size:.3g}'))} {unit}"
     return f"{seconds:.0f} s"

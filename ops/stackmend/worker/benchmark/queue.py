@@ -14,12 +14,13 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackmend import connection
 from stackmend.errors import StepError
+from stackmend.reporting import announce
 from stackmend.worker.benchmark import definitions
 from stackmend.worker.benchmark.contact import SOON, measure_round_trips
 from stackmend.worker.benchmark.definitions import Counts, Problem, Question
@@ -57,7 +58,13 @@ UNKNOWN = 0.1
 #: Bytes that an answer may have.
 MOST_BYTES = 8 << 20
 
+#: What becomes of a task that nobody asks about any more.
+_LEFT = "its task stays in the queue, which tries it again until it gives up"
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+#: What a task's error says where the model server lacks the model: no attempt mends that.
+_MISSING = re.compile(r"\bmodel\b.{0,400}\bnot found\b", re.IGNORECASE)
+
 _STATES = ("queued", "running", "done", "failed")
 
 
@@ -221,6 +228,7 @@ class QueueTask:
     :param timeout: seconds that a task may take.
     :param pace: how long tasks take.
     :param prompt_tokens: that the server counts of a prompt; ``None`` where that is not known.
+    :param on_delay: called with why a task was put off, for each other reason once.
     """
 
     prompts: Prompts
@@ -230,6 +238,7 @@ class QueueTask:
     timeout: float
     pace: Pace
     prompt_tokens: int | None = None
+    on_delay: Callable[[str], None] = lambda _: None
 
     def ask(self, client: HTTPClient, began: float) -> Iterator[Sample]:
         """Submit one task, and wait for its end: what a run does again and again."""
@@ -275,7 +284,7 @@ class QueueTask:
     def _wait(self, client: HTTPClient, task: str, started: float) -> Progress:
         """What the queue says of a task at its end."""
         deadline = started + self.timeout
-        state, ran, reason = "queued", None, ""
+        state, ran, reason, delayed = "queued", None, "", ""
         while True:
             now = time.monotonic()
             if now >= deadline:
@@ -308,6 +317,11 @@ class QueueTask:
                 ) from error
             if progress.is_over:
                 return progress
+            if _MISSING.search(progress.error):
+                raise _TaskError("refused", f"{progress.error}; {_LEFT}")
+            if progress.error not in ("", delayed):
+                delayed = progress.error
+                self.on_delay(delayed)
             state, reason = progress.state, f": {progress.error}" if progress.error else ""
 
 
@@ -393,14 +407,20 @@ def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
     """
     prefix, model = endpoint.prefix, endpoint.model
     prompts, pace = Prompts(secrets.randbits(64)), Pace()
+
+    def show_delay(reason: str) -> None:
+        announce.show_line(host, f"the queue puts the first task off: {reason}")
+
     with open_client(host, endpoint, max(SOON, CONNECTING)) as client:
         rtt = measure_round_trips(client, endpoint, prefix + HEALTH)
         found: list[int | None] = []
         for words in (FEW_WORDS, MORE_WORDS):
-            task = QueueTask(prompts, words, prefix, model, profile.timeout, pace)
+            task = QueueTask(
+                prompts, words, prefix, model, profile.timeout, pace, on_delay=show_delay
+            )
             (sample,) = task.ask(client, time.monotonic())
             if sample.invalid not in (None, "reloaded", "short"):
-                remedy = definitions.find_remedy(sample.invalid, sample.reason)
+                remedy = _find_remedy(sample)
                 raise StepError(f"cannot measure {endpoint}: {sample.reason}; {remedy}")
             found.append(sample.prompt_tokens)
     words, expected = _count_words(profile.prompt_tokens, *found)
@@ -413,6 +433,13 @@ def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
         model=model,
         pace=pace,
     )
+
+
+def _find_remedy(sample: Sample) -> str:
+    if _MISSING.search(sample.reason):
+        return "pull the model, or name another one"
+    assert sample.invalid is not None, "it does not count"
+    return definitions.find_remedy(sample.invalid, sample.reason)
 
 
 def _count_words(tokens: int, few: int | None, more: int | None) -> tuple[int, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,13 @@ from stackmend.worker.benchmark import (
 )
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.facts import BenchmarkHost, make_arguments
-from stackmend.worker.benchmark.plan import Action, Measure, Plan, count_retries
+from stackmend.worker.benchmark.plan import (
+    Action,
+    Measure,
+    Plan,
+    count_retries,
+    list_shortfalls,
+)
 from stackmend.worker.benchmark.plan import plan as make_plan
 from stackmend.worker.benchmark.state import (
     Answers,
@@ -103,7 +110,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         plan = make_plan(self.spec, state)
         if any(isinstance(action, Measure) for action in plan.actions):
             # Whom a measurement would disturb is asked only where there is to be one.
-            state = self._complete_answers(state)
+            state = self._watch(self._complete_answers(state))
             plan = make_plan(self.spec, state)
         latest = state.machine.record.latest
         if latest is not None and not plan.actions:
@@ -149,23 +156,47 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         )
         latest = machine.record.latest
         path = store.find_path(self.host, self.spec.slug, latest.at) if latest is not None else None
+        collected = path is None or path.exists()
+        shortfalls = list_shortfalls(self.spec, machine.record)
         return BenchmarkState(
-            machine=machine, answers=answers, collected=path is None or path.exists()
+            machine=machine,
+            answers=answers,
+            collected=collected,
+            is_outdated=path is not None and collected and store.is_outdated(path, shortfalls),
         )
 
     def _complete_answers(self, state: BenchmarkState) -> BenchmarkState:
         machine, answers = state.machine, state.answers
+        shared = self.spec.endpoint is not None and not turns.is_loopback(answers.address)
+
+        def complete() -> Answers:
+            # What another host of this run measures there is nobody else's.
+            endpoint = self._make_endpoint("", answers)
+            turn = turns.take_turn(self.host, endpoint, shared=True) if shared else nullcontext()
+            with turn:
+                return identity.complete(self.host, self.spec, machine, answers)
+
         completed: Answers = connection.derive(
-            self.host,
-            ("benchmark, completed", self.spec),
-            [machine],
-            lambda: identity.complete(self.host, self.spec, machine, answers),
+            self.host, ("benchmark, completed", self.spec), [machine], complete
         )
         return state.model_copy(update={"answers": completed})
 
+    def _watch(self, state: BenchmarkState) -> BenchmarkState:
+        """The state with a longer look at a server that does not count its requests."""
+        if not guards.has_to_be_watched(self.spec, state):
+            return state
+        readings = [state.machine]
+        for _ in range(guards.READINGS - 1):
+            arguments = make_arguments(self.spec, self._files.record)
+            (machine,) = self.fetch((BenchmarkHost, arguments), fresh=True)
+            if isinstance(machine, connection.Unknown):
+                break
+            readings.append(machine)
+        return state.model_copy(update={"machine": guards.add_readings(readings)})
+
     def _measure(self, action: Measure, state: BenchmarkState, lease: connection.Lease) -> None:
         record = state.machine.record
-        endpoint = self._make_endpoint(action, state.answers)
+        endpoint = self._make_endpoint(action.model, state.answers)
         reader = self._make_reader(state, lease)
         held = baseline.find_next(self.spec, record, action.fingerprint)
         shared = self.spec.endpoint is not None
@@ -220,10 +251,11 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             return queue.prepare(self.host, endpoint, self.spec.profile)
         return learning.prepare(self.host, endpoint, self.spec.profile)
 
-    def _make_endpoint(self, action: Measure, answers: Answers) -> Endpoint:
+    def _make_endpoint(self, model: str, answers: Answers) -> Endpoint:
         spec = self.spec
-        # A task that names no model is done with that of the worker.
-        model = spec.model or "" if spec.target == "queue" else action.model
+        if spec.target == "queue":
+            # A task that names no model is done with that of the worker.
+            model = spec.model or ""
         return Endpoint(
             protocol=spec.target,
             address=answers.address,
@@ -341,6 +373,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
                 baseline=store.make_baseline(measurement, held),
                 baseline_summaries=tuple(reference.summary for reference in held),
                 comparisons=baseline.hold(record, held, latest, self.spec.threshold),
+                shortfalls=list_shortfalls(self.spec, record),
                 history=baseline.list_history(record),
             ),
         )

@@ -372,6 +372,30 @@ class Comparison(Frozen):
         return (self.ratio < 1) is (self.figure in ("output_tps", "requests_ps"))
 
 
+class Shortfall(Frozen):
+    """A figure that does not reach its minimum at the load at which it is best.
+
+    :param figure: its name in ``minimum``, as ``output_tps``.
+    :param minimum: what it has to reach.
+    :param value: what it came to: the median; ``None`` where the server does not say it.
+    :param most: what it came to in the best repeat of a noisy load, where that proves it.
+    :param noise: why that proves nothing; empty where it does.
+    :param again: whether the result before did not reach it either.
+    """
+
+    figure: str
+    minimum: float
+    value: float | None = None
+    most: float | None = None
+    noise: str = ""
+    again: bool = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether it fails the operation: noise excuses it once."""
+        return not self.noise or self.again
+
+
 class Result(Frozen):
     """A measurement with what it comes to; what is collected, and what pictures are made of.
 
@@ -382,6 +406,7 @@ class Result(Frozen):
         samples are not kept.
     :param baseline_summaries: of the levels that it was held against.
     :param comparisons: level by level.
+    :param shortfalls: figures that do not reach their minimum.
     :param history: when, and medians by level, of earlier measurements that asked the same: oldest
         first.
     """
@@ -391,6 +416,7 @@ class Result(Frozen):
     baseline: Measurement | None = None
     baseline_summaries: tuple[Summary, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    shortfalls: tuple[Shortfall, ...] = ()
     history: tuple["Past", ...] = ()
 
 
@@ -596,10 +622,12 @@ class Queue(Frozen):
 
     :param waiting: tasks that wait to be taken, those that were put off included.
     :param running: that are under way.
+    :param delayed: of those that wait, how many were put off after a failed attempt.
     """
 
     waiting: int = 0
     running: int = 0
+    delayed: int = 0
 
 
 class Answers(Frozen):
@@ -615,6 +643,8 @@ class Answers(Frozen):
     :param loaded: that are in memory; ``None`` where it does not say.
     :param context: tokens of its context, where that is the server's and not the model's.
     :param requests: that are under way or wait; ``None`` where it does not say.
+    :param is_active: whether what it counts of its requests changed while it was watched; ``None``
+        where it counts none.
     :param queue: the line of tasks before it; ``None`` where there is none that is known.
     :param shape: of the model that is asked; ``None`` where it is not known.
     """
@@ -629,6 +659,7 @@ class Answers(Frozen):
     loaded: tuple[Loaded, ...] | None = None
     context: int = 0
     requests: int | None = None
+    is_active: bool | None = None
     queue: Queue | None = None
     shape: Shape | None = None
 
@@ -639,8 +670,10 @@ class BenchmarkState(Frozen):
     :param machine: the host.
     :param answers: the server.
     :param collected: whether the latest result lies on the controller as well.
+    :param is_outdated: whether that was held against another minimum.
     """
 
     machine: Machine
     answers: Answers = Answers()
     collected: bool = True
+    is_outdated: bool = False

@@ -22,6 +22,7 @@ from stackmend.worker.benchmark.state import (
     Steadiness,
     Summary,
 )
+from stackmend.worker.figures import MILLISECONDS, format_figure
 
 #: Standard deviation by mean from which on a level is noisy.
 NOISY_SPREAD = 0.1
@@ -194,8 +195,16 @@ def compute_steadiness(values: Sequence[float]) -> Steadiness:
     """
     middle = median(values)
     low, high = _find_interval(values)
-    spread = _compute_deviation(values) / middle if middle > 0 else 0.0
-    return Steadiness(median=middle, low=low, high=high, spread=spread)
+    return Steadiness(median=middle, low=low, high=high, spread=compute_spread(values))
+
+
+def compute_spread(values: Sequence[float]) -> float:
+    """The standard deviation by the median; 0 where that is.
+
+    :param values: one for each repeat, one at least.
+    """
+    middle = median(values)
+    return _compute_deviation(values) / middle if middle > 0 else 0.0
 
 
 def _compute_deviation(values: Sequence[float]) -> float:
@@ -264,6 +273,14 @@ def compare(
             if comparison is not None:
                 found.append(comparison)
     return tuple(found)
+
+
+def is_disturbed(summary: Summary) -> bool:
+    """Whether something else than the spread of its repeats makes a level noisy.
+
+    :param summary: of the level.
+    """
+    return summary.noisy not in ("", _format_spread(summary.requests_ps or summary.output_tps))
 
 
 def find_unsure(comparisons: Sequence[Comparison]) -> tuple[Load, ...]:
@@ -350,7 +367,8 @@ def _compare_hidden(then: Summary, now: Summary, figure: str, least: float) -> C
 
 
 def _format_hidden(summary: Summary) -> str:
-    return f"the round trip of {summary.rtt * 1000:.3g} ms is longer than a time to a first token"
+    rtt = format_figure(summary.rtt, MILLISECONDS)
+    return f"the round trip of {rtt} ms is longer than a time to a first token"
 
 
 def _find_resolution(then: Summary, now: Summary) -> float:
@@ -378,9 +396,10 @@ def _find_round_trip(
     share = abs(now.rtt - then.rtt) / end[0]
     if share <= EXPLAINED or difference - share > limit:
         return ""
+    before, after = (format_figure(row.rtt, MILLISECONDS) for row in (then, now))
     return (
-        f"the round trip of the connection is {now.rtt * 1000:.3g} ms, {then.rtt * 1000:.3g} ms "
-        f"before: {share:.0%} of a request"
+        f"the round trip of the connection is {after} ms, {before} ms before: "
+        f"{share:.0%} of a request"
     )
 
 
@@ -434,8 +453,12 @@ def _find_noise(repeats: Sequence[Repeat], figures: Sequence[Figures], output: S
     if reason := _find_condition(repeats):
         return reason
     if output.spread > NOISY_SPREAD:
-        return f"its repeats vary by {output.spread:.0%}"
+        return _format_spread(output)
     return ""
+
+
+def _format_spread(output: Steadiness) -> str:
+    return f"its repeats vary by {output.spread:.0%}"
 
 
 def _find_condition(repeats: Sequence[Repeat]) -> str:

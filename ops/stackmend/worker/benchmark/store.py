@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from stackmend import connection, reporting
+from stackmend import connection, controller_files, reporting
 from stackmend.answers import read_json
 from stackmend.errors import StepError
 from stackmend.redaction import get_secrets
@@ -27,6 +27,7 @@ from stackmend.worker.benchmark.state import (
     Record,
     Reference,
     Result,
+    Shortfall,
     Summary,
 )
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 #: Bytes of a file with samples.
 LONGEST = 32 << 20
+
+#: The same of one that was collected.
+LONGEST_RESULT = 2 * LONGEST
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,26 @@ def collect(host: Host, slug: str, result: Result) -> Path | None:
         reason = f"cannot write the result to {path}: {error.strerror}"
         raise StepError(f"{reason}; make it writable, then run again") from error
     return path
+
+
+def is_outdated(path: Path, shortfalls: Sequence[Shortfall]) -> bool:
+    """Whether a collected result was held against another minimum than now.
+
+    :param path: its file.
+    :param shortfalls: what it lacks by the minimum of now.
+    """
+    try:
+        data = read_json(controller_files.read(path, LONGEST_RESULT), LONGEST_RESULT)
+    except ValueError:
+        # Whoever draws it says what is wrong with it.
+        return False
+    kept = data.get("shortfalls", []) if isinstance(data, dict) else []
+    if not isinstance(kept, list) or len(kept) != len(shortfalls):
+        return True
+    return any(
+        not isinstance(row, dict) or (row.get("figure"), row.get("minimum")) != key
+        for row, key in zip(kept, ((now.figure, now.minimum) for now in shortfalls), strict=True)
+    )
 
 
 def make_entry(measurement: Measurement, summaries: Sequence[Summary], retries: int = 0) -> Entry:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from stackmend.text import make_printable
+from stackmend.worker import figures
 from stackmend.worker.benchmark.state import (
     Comparison,
     Conditions,
@@ -13,8 +14,9 @@ from stackmend.worker.benchmark.state import (
     Level,
     Load,
     Result,
+    Shortfall,
 )
-from stackmend.worker.pictures import figures
+from stackmend.worker.figures import MISSING, Figure
 from stackmend.worker.pictures.common import (
     LONGEST_REASON,
     OUTCOMES,
@@ -22,6 +24,7 @@ from stackmend.worker.pictures.common import (
     clean,
     count_invalid,
     format_load,
+    is_below,
     name_axis,
     name_baseline,
     name_model,
@@ -35,7 +38,6 @@ from stackmend.worker.pictures.details import (
     build_server_times,
     choose_server_unit,
 )
-from stackmend.worker.pictures.figures import MISSING, Figure
 from stackmend.worker.pictures.fleet import build_fleet
 from stackmend.worker.pictures.history import build_history
 from stackmend.worker.pictures.levels import build_levels, build_overview
@@ -46,6 +48,9 @@ MOST_CHARTED = 40
 
 #: Measurements of a page that are open at once.
 MOST_OPEN = 8
+
+#: Figures of a minimum.
+MOST_SHORTFALLS = 8
 
 #: After a figure, on the same line.
 PERCENT = "\u00a0%"
@@ -120,7 +125,7 @@ def _choose_charted(results: Sequence[Result]) -> frozenset[int]:
 
 
 def _measure_trouble(result: Result) -> int:
-    if any(comparison.outcome == "worse" for comparison in result.comparisons):
+    if is_below(result) or any(row.outcome == "worse" for row in result.comparisons):
         return 2
     noisy = any(summary.noisy for summary in result.summaries)
     return int(noisy or any(count_invalid(summary) for summary in result.summaries))
@@ -208,6 +213,8 @@ def _list_facts(result: Result) -> Iterator[tuple[str, Cell]]:
 
 
 def _list_notes(result: Result) -> Iterator[Note]:
+    for shortfall in result.shortfalls[:MOST_SHORTFALLS]:
+        yield Note(_describe_shortfall(shortfall), "bad" if shortfall.fails else "warn")
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in result.comparisons:
         groups.setdefault((comparison.figure, comparison.outcome), []).append(comparison)
@@ -236,11 +243,34 @@ _NAMES = {
     "end": "time for a task",
 }
 
+#: Figures that have a minimum, in words, with their unit.
+_MINIMA = {
+    "output_tps": ("throughput", figures.TOKENS),
+    "decode_tps": ("decoding of one request", figures.TOKENS),
+    "requests_ps": ("requests", figures.REQUESTS),
+    "goodput": ("requests within the limits", figures.REQUESTS),
+    "tasks_pm": ("tasks", figures.TASKS),
+}
+
 _OUTCOMES_IN_WORDS = {
     "worse": "worse than before",
     "better": "better than before",
     "noisy": "too noisy to compare",
 }
+
+
+def _describe_shortfall(row: Shortfall) -> str:
+    name, unit = _MINIMA.get(row.figure, (clean(row.figure), figures.PLAIN))
+    minimum = f"minimum {figures.format_setting(row.minimum)} {unit.name}".rstrip()
+    if row.value is None:
+        return f"below {minimum}: the server does not say {name}"
+    # Stored in the unit of the minimum already.
+    reached = f"{name} is {figures.format_figure(row.value)} at its best load"
+    if row.most is not None:
+        reached += f", {figures.format_figure(row.most)} in its best repeat"
+    if row.fails:
+        return f"below {minimum}: {reached}"
+    return f"{minimum} not reached: {reached}; not proven, {clean(row.noise, LONGEST_REASON)}"
 
 
 def _describe_comparisons(figure: str, comparisons: Sequence[Comparison]) -> str:

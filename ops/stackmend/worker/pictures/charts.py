@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from stackmend.worker.pictures import figures
+from stackmend.worker import figures
 from stackmend.worker.pictures.common import shorten
 from stackmend.worker.pictures.content import Chart, Series
 from stackmend.worker.pictures.palette import COLOURS, MARKERS, SERIES, Theme, choose

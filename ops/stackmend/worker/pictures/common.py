@@ -14,8 +14,8 @@ from stackmend.worker.benchmark.state import (
     Result,
     Summary,
 )
+from stackmend.worker.figures import MISSING
 from stackmend.worker.pictures.content import Cell, Mark
-from stackmend.worker.pictures.figures import MISSING
 from stackmend.worker.pictures.metrics import Metric
 
 T = TypeVar("T")
@@ -116,12 +116,20 @@ def find_comparison(result: Result, metric: Metric, load: Load) -> Comparison | 
     )
 
 
-def conclude(comparisons: Iterable[Comparison], *, noisy: bool) -> Cell:
+def is_below(result: Result) -> bool:
+    """Whether a result fails for its minimum."""
+    return any(row.fails for row in result.shortfalls)
+
+
+def conclude(comparisons: Iterable[Comparison], *, noisy: bool, below: bool) -> Cell:
     """The worst of several outcomes.
 
     :param comparisons: whose outcomes they are.
     :param noisy: whether any of the levels is so by itself.
+    :param below: whether the measurement fails for its minimum.
     """
+    if below:
+        return Cell(("▼ minimum",), "bad")
     outcomes = {comparison.outcome for comparison in comparisons}
     for outcome in ("worse", "noisy", "better", "equal"):
         if outcome == "better" and noisy:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stackmend.worker.pictures.figures import Figure, Unit
+from stackmend.worker.figures import Figure, Unit
 
 Mark = Literal["", "good", "bad", "warn"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from stackmend.text import make_printable
+from stackmend.worker import figures
 from stackmend.worker.benchmark.state import Conditions, Fingerprint, Invalid, Load, Result
-from stackmend.worker.pictures import figures
+from stackmend.worker.figures import MISSING, Figure, Unit
 from stackmend.worker.pictures.common import (
     LONGEST_REASON,
     STEAL,
@@ -17,7 +18,6 @@ from stackmend.worker.pictures.common import (
     name_baseline,
 )
 from stackmend.worker.pictures.content import Cell, Column, Table
-from stackmend.worker.pictures.figures import MISSING, Figure, Unit
 from stackmend.worker.pictures.metrics import Metric, take_pair
 
 #: Why a sample does not count, for people.

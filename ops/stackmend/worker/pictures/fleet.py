@@ -6,17 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 
 from stackmend.worker.benchmark.state import Load, Result
+from stackmend.worker.figures import Figure
 from stackmend.worker.pictures.common import (
     MOST_SERIES,
     conclude,
     describe_load,
     find,
     format_load,
+    is_below,
     name_axis,
     shorten,
 )
 from stackmend.worker.pictures.content import Block, Cell, Chart, Column, Link, Series, Table
-from stackmend.worker.pictures.figures import Figure
 from stackmend.worker.pictures.metrics import Metric, is_measured
 
 #: Hosts in one picture.
@@ -76,6 +77,7 @@ def _compare_hosts(
                 conclude(
                     [item for item in result.comparisons if item.figure == metric.key],
                     noisy=any(summary.noisy for summary in result.summaries),
+                    below=is_below(result) and metric.is_throughput,
                 ),
             )
             for result, label, index in measured

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from stackmend.worker import figures
 from stackmend.worker.benchmark.state import Result, Summary
-from stackmend.worker.pictures import figures
+from stackmend.worker.figures import Figure
 from stackmend.worker.pictures.common import (
     MOST_SERIES,
     describe_baseline,
@@ -13,7 +14,6 @@ from stackmend.worker.pictures.common import (
     select,
 )
 from stackmend.worker.pictures.content import Block, Cell, Chart, Column, Series, Table
-from stackmend.worker.pictures.figures import Figure
 
 #: Measurements in one picture.
 MOST_PAST = 40

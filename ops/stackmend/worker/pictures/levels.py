@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from stackmend.worker import figures
 from stackmend.worker.benchmark.state import Comparison, Result, Summary
-from stackmend.worker.pictures import figures
+from stackmend.worker.figures import MISSING, PLAIN, Figure, Unit
 from stackmend.worker.pictures.common import (
     OUTCOMES,
     T,
@@ -15,11 +16,11 @@ from stackmend.worker.pictures.common import (
     find,
     find_comparison,
     format_load,
+    is_below,
     name_axis,
     name_baseline,
 )
 from stackmend.worker.pictures.content import Block, Cell, Chart, Column, Role, Series, Table
-from stackmend.worker.pictures.figures import MISSING, PLAIN, Figure, Unit
 from stackmend.worker.pictures.metrics import Metric, take_pair
 
 
@@ -217,4 +218,8 @@ def build_overview(result: Result, metrics: Sequence[Metric]) -> Table:
 
 def _conclude_level(result: Result, summary: Summary, metrics: Sequence[Metric]) -> Cell:
     found = [find_comparison(result, metric, summary.load) for metric in metrics]
-    return conclude([item for item in found if item is not None], noisy=bool(summary.noisy))
+    return conclude(
+        [item for item in found if item is not None],
+        noisy=bool(summary.noisy),
+        below=is_below(result),
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from stackmend.worker import figures
 from stackmend.worker.benchmark.state import Figures, Result, Steadiness, Summary
-from stackmend.worker.pictures import figures
-from stackmend.worker.pictures.figures import Unit
+from stackmend.worker.figures import Unit
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class Metric:
     middle: Callable[[Figures], float | None]
     high: Callable[[Figures], float | None] | None = None
     steadiness: Callable[[Summary], Steadiness | None] = lambda _: None
+
+    @property
+    def is_throughput(self) -> bool:
+        """Whether it is what a minimum is set for."""
+        return self.key in ("output_tps", "requests_ps")
 
 
 def choose_metrics(results: Sequence[Result]) -> list[Metric]:

@@ -11,11 +11,11 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from stackmend.worker.benchmark.state import Result
+from stackmend.worker.figures import Figure
 from stackmend.worker.pictures import palette
 from stackmend.worker.pictures.arrange import build_content
 from stackmend.worker.pictures.charts import check_extra, draw_svg
 from stackmend.worker.pictures.content import Chart, Content, Link
-from stackmend.worker.pictures.figures import Figure
 
 
 def render(results: Iterable[Result]) -> str:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, TextIO
 
 from stackmend import terminal
 from stackmend.worker.benchmark.state import Result
+from stackmend.worker.figures import Figure
 from stackmend.worker.pictures.arrange import build_content
 from stackmend.worker.pictures.content import Cell, Section
-from stackmend.worker.pictures.figures import Figure
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,6 +8,7 @@ from stackmend.decision import Finding, Refusal
 from stackmend.paths import STATE_ROOT
 from stackmend.worker.benchmark.state import Comparison
 from stackmend.worker.benchmark.statistics import SIGNIFICANT
+from stackmend.worker.figures import format_figure
 from stackmend.worker.move.plan.actions import (
     Action,
     AddService,
@@ -219,8 +220,8 @@ def explain_grace(move: Move, slowest: float) -> str:
         if grace < slowest:
             return (
                 f"{client} has {grace:g} s to end what it has under way, and {move.legacy} needs "
-                f"{slowest:.3g} s for one request: set its stop_grace_period, then remove the "
-                'record of the move; or add to the section "engine": "allow": ["tasks"]'
+                f"{format_figure(slowest)} s for one request: set its stop_grace_period, then "
+                'remove the record of the move; or add to the section "engine": "allow": ["tasks"]'
             )
     return ""
 
@@ -389,6 +390,6 @@ def _list_comparisons(record: MoveRecord) -> list[str]:
 def _format(found: Comparison) -> str:
     reason = f"; {found.reason}" if found.reason else ""
     return (
-        f"{found.before:.3g} → {found.after:.3g} {found.figure} ({found.ratio:.2f} times, "
-        f"p {found.p:.2g}{reason})"
+        f"{format_figure(found.before)} → {format_figure(found.after)} {found.figure} "
+        f"({found.ratio:.2f} times, p {found.p:.2g}{reason})"
     )

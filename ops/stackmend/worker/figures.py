@@ -1,4 +1,4 @@
-"""How a figure is written: the page, the terminal's table and a picture show the same digits."""
+"""How a figure is written: messages, the page, the table and a picture show the same digits."""
 
 from __future__ import annotations
 
@@ -85,6 +85,17 @@ def format_figure(value: float | None, unit: Unit = PLAIN, *, signed: bool = Fal
     places = 0 if is_count(value, unit) else unit.digits - 1 - magnitude
     text = f"{rounded:{'+' if signed else ''},.{min(max(places, 0), unit.places)}f}"
     return text if any(digit in "123456789" for digit in text) else "0"
+
+
+def format_setting(value: float) -> str:
+    """A figure that a user set, with all its digits.
+
+    >>> format_setting(5000.0)
+    '5,000'
+
+    :param value: the figure.
+    """
+    return f"{value:,.10g}"
 
 
 def is_count(value: float, unit: Unit) -> bool:
