@@ -20,6 +20,7 @@ from pyinfra.api.exceptions import FactValueError
 
 from stackmend.connection import read_frame, read_script
 from stackmend.text import make_printable
+from stackmend.worker import pictures
 from stackmend.worker.benchmark import (
     baseline,
     conditions,
@@ -44,11 +45,15 @@ from stackmend.worker.benchmark.state import (
     Usage,
 )
 from tests.calm import calmly
+from tests.unit.benchmark_results import make_result
 from tests.unit.benchmark_world import FINGERPRINT, Noise, measure, summarize
 
 MARK = "==test"
 
 ID = "ab" * 32
+
+#: A host of a run, as far as files of results ask.
+HOST: Any = SimpleNamespace(name="ai1", state=None)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=40),
@@ -752,6 +757,48 @@ def test_a_result_is_as_its_schema_says() -> None:
     assert Result.model_validate(data) == result
     del data["measurement"]["levels"][0]["repeats"][0]["samples"][0]["ttft"]
     assert not validator.is_valid(data)
+
+
+def list_own_words(value: Any) -> set[str]:
+    """All words that a schema allows alone, somewhere in it."""
+    if isinstance(value, list):
+        return set().union(*map(list_own_words, value))
+    if not isinstance(value, dict):
+        return set()
+    words = {*value.get("enum", ()), *([value["const"]] if "const" in value else ())}
+    return words.union(*map(list_own_words, value.values()))
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the results of this run are collected."""
+    monkeypatch.setattr(store.reporting, "find_run", lambda _: object())
+    monkeypatch.setattr(store.write, "find_directory", lambda _: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("reports")
+def test_a_password_that_is_a_word_of_ours_unmakes_no_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    result = make_result(past=2, baseline_speed=1.2, invalid=("short", "error"))
+    words = {*list_own_words(Result.model_json_schema()), "output_tps", "concurrency", "1"}
+    assert {"ollama", "worse", "noisy", "short", "implausible"} <= words
+    secrets = {*words, "concurrency 1", "hunter22"}
+    monkeypatch.setattr(store, "get_secrets", lambda: secrets)
+    measurement = result.measurement.model_copy(update={"cause": "with hunter22"})
+    changed = result.model_copy(update={"measurement": measurement})
+    path = store.collect(HOST, "x", changed)
+    assert path is not None
+    found = pictures.read(path)
+    assert "hunter22" not in path.read_text()
+    assert found.comparisons == result.comparisons
+    assert [[row.invalid for row in each.repeats] for each in found.summaries] == [
+        [row.invalid for row in each.repeats] for each in result.summaries
+    ]
+    assert found.history == result.history
+    assert found.measurement.target == "ollama"
+    assert found.measurement.fingerprint.engine == "ollama"
 
 
 def test_what_the_host_keeps_is_read_as_it_was() -> None:
