@@ -232,10 +232,14 @@ def test_why_there_is_no_server(sections: dict[str, Any], reason: str) -> None:
     [
         (
             (1, "Permission denied"),
-            "cannot read the record of what was measured: Permission denied",
+            "cannot read the record of what was measured (/r/x.json): Permission denied",
         ),
-        ("{", "the record of what was measured is not one of stackmend"),
-        ('{"schema_version": 1, "latest": 5}', "is not one of stackmend"),
+        ("{", "the record of what was measured (/r/x.json) is not one of stackmend"),
+        ('{"schema_version": 1, "latest": 5}', "is not one of stackmend: latest: "),
+        (
+            '{"schema_version": 1, "history": [{"at": 5, "output_tps": [["", 1e13]]}]}',
+            "history.0.output_tps.0.1: must be from 0 to 1e+12; got 10000000000000.0",
+        ),
         (
             '{"schema_version": 1, "history": [{"at": 1e300, "output_tps": []}]}',
             "is not one of stackmend",
@@ -245,7 +249,7 @@ def test_why_there_is_no_server(sections: dict[str, Any], reason: str) -> None:
     ],
 )
 def test_a_record_that_cannot_be_read(record: Any, problem: str) -> None:
-    found = read(record=record)
+    found = read(Query(MARK, record="/r/x.json"), record=record)
     assert problem in found.record_problem
     assert found.record == Record()
 
@@ -263,6 +267,37 @@ def test_a_moment_beyond_every_calendar_is_no_record(at: float) -> None:
 def test_a_clock_beyond_every_calendar_is_an_unreadable_host(clock: str) -> None:
     with pytest.raises(ValueError, match="now"):
         read(clock=clock)
+
+
+@pytest.mark.parametrize("field", ["latest", "previous", "steady", "best", "held", "history"])
+def test_a_record_whose_figures_nothing_can_show_is_none(field: str) -> None:
+    """What were collected of it would be no result, however often."""
+    entry = store.make_entry(MEASUREMENT, SUMMARIES)
+    record = Record(
+        latest=entry,
+        previous=entry,
+        steady=(entry,),
+        best=baseline.make_references(entry),
+        held=baseline.make_references(entry),
+        history=(baseline.make_past(entry),),
+    )
+    kept = json.loads(store._dump(record))
+    assert read(record=json.dumps(kept)).record == record
+
+    def spoil(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: 1e300 if key in ("median", "spread") and isinstance(item, float) else item
+                for key, item in zip(value, map(spoil, value.values()), strict=True)
+            }
+        return [spoil(item) for item in value] if isinstance(value, list) else value
+
+    kept[field] = spoil(kept[field])
+    if field == "history":
+        kept[field][0]["output_tps"][0][1] = 1e300
+    found = read(record=json.dumps(kept))
+    assert found.record == Record()
+    assert f"is not one of stackmend: {field}" in found.record_problem
 
 
 def test_a_record_is_read_as_it_was_written() -> None:

@@ -13,7 +13,9 @@ from pyinfra.api.exceptions import FactValueError
 
 from stackmend.answers import read_json
 from stackmend.connection import make_mark, parse_probe, parse_sections, script
+from stackmend.problems import list_problems
 from stackmend.redaction import format_safe_line, redact_likely
+from stackmend.worker.benchmark.reader import check_record
 from stackmend.worker.benchmark.spec import QUEUE_PORT, BenchmarkSpec
 from stackmend.worker.benchmark.state import SCHEMA, Gpu, Machine, Record, Server, Usage
 
@@ -64,6 +66,7 @@ class Query:
     worker: str = ""
     server: str = ""
     port: int = 0
+    record: str = ""
 
 
 class BenchmarkHost(FactBase[Machine]):
@@ -106,9 +109,8 @@ class BenchmarkHost(FactBase[Machine]):
         """
         if not _NUMBER.fullmatch(str(port)):
             raise FactValueError(f"port: must be a number; got {port!r}")
-        self._query = Query(
-            make_mark(), service, worker, f"{address}:{port}" if address else service, int(port)
-        )
+        server = f"{address}:{port}" if address else service
+        self._query = Query(make_mark(), service, worker, server, int(port), record)
         return script(
             "stackmend.worker.benchmark",
             "probe",
@@ -172,7 +174,7 @@ def parse(output: Sequence[str], query: Query) -> Machine:
                 )
             )
     gpus, driver = _parse_gpus(_get_lines(found, "gpus"), _get_lines(found, "amd"))
-    record, problem = _parse_record(found.get("record"))
+    record, problem = _parse_record(found.get("record"), query.record)
     return Machine(
         now=float(_get_lines(found, "clock")[0]),
         cpu=clean_line(" ".join(_get_lines(found, "cpu"))),
@@ -421,19 +423,27 @@ def _explain(found: Sections, query: Query, servers: Sequence[Server]) -> str:
     return ""
 
 
-def _parse_record(section: tuple[int, list[str]] | None) -> tuple[Record, str]:
+def _parse_record(section: tuple[int, list[str]] | None, file: str) -> tuple[Record, str]:
     if section is None:
         return Record(), ""
     status, lines = section
+    record = f"the record of what was measured{f' ({file})' if file else ''}"
     if status != 0:
         return (
             Record(),
-            f"cannot read the record of what was measured: {clean_line(' '.join(lines))}",
+            f"cannot read {record}: {clean_line(' '.join(lines))}",
         )
     try:
         raw = read_json("\n".join(lines))
-        if isinstance(raw, dict) and raw.get("schema_version") != SCHEMA:
-            return Record(), "the record of what was measured is of another version of stackmend"
+    except ValueError:
+        return Record(), f"{record} is not one of stackmend"
+    if isinstance(raw, dict) and raw.get("schema_version") != SCHEMA:
+        return Record(), f"{record} is of another version of stackmend"
+    try:
+        check_record(raw)
         return Record.model_validate(raw), ""
-    except (ValidationError, ValueError):
-        return Record(), "the record of what was measured is not one of stackmend"
+    except ValidationError as error:
+        reason = next(list_problems(error))
+    except ValueError as error:
+        reason = str(error)
+    return Record(), f"{record} is not one of stackmend: {clean_line(reason, LONGEST_SETTING)}"

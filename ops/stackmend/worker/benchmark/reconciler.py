@@ -23,6 +23,7 @@ from stackmend.worker.benchmark import (
     measuring,
     progress,
     queue,
+    reader,
     statistics,
     store,
     turns,
@@ -150,7 +151,10 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         latest = machine.record.latest
         path = store.find_path(self.host, self.spec.slug, latest.at) if latest is not None else None
         return BenchmarkState(
-            machine=machine, answers=answers, collected=path is None or path.exists()
+            machine=machine,
+            answers=answers,
+            # What cannot be shown is collected once more, over what lies there.
+            collected=path is None or reader.is_readable(path),
         )
 
     def _complete_answers(self, state: BenchmarkState) -> BenchmarkState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,72 @@ def read_all(paths: Iterable[Path]) -> tuple[Result, ...]:
     return tuple(map(read, listed))
 
 
+def read_readable(paths: Iterable[Path]) -> tuple[tuple[Result, ...], tuple[str, ...]]:
+    """Those that can be read, as many as one page has, and one line for each other.
+
+    :param paths: the JSON files.
+    """
+    results: list[Result] = []
+    problems = []
+    listed = tuple(paths)
+    for at, path in enumerate(listed):
+        if len(results) == MAXIMUM_RESULTS:
+            problems.append(
+                f"{len(listed) - at} of {len(listed)} results are beyond the {MAXIMUM_RESULTS} of "
+                "one page; run python -m stackmend.worker.pictures with their files"
+            )
+            break
+        try:
+            results.append(read(path))
+        except ResultError as error:
+            remedy = "remove it, then run again" if path.exists() else "run again"
+            problems.append(f"{error}; {remedy}")
+    return tuple(results), tuple(problems)
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a file is a result that :func:`read` takes; a file that stays is read once.
+
+    :param path: the JSON file.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return _is_readable(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _is_readable(path: Path, *_: int) -> bool:
+    try:
+        read(path)
+    except ResultError:
+        return False
+    return True
+
+
+def check_record(raw: Any) -> None:
+    """Hold the stored form of a host's record against what its results can be.
+
+    :param raw: the record, as JSON has it.
+    :raises ValueError: naming the field.
+    """
+    if not isinstance(raw, dict):
+        raise ValueError("must be a mapping")
+    for field in ("latest", "previous"):
+        if isinstance(entry := raw.get(field), dict):
+            _check_field(f"{field}.summaries", "summaries", entry.get("summaries"))
+    if isinstance(steady := raw.get("steady"), list):
+        for index, entry in enumerate(steady):
+            if isinstance(entry, dict):
+                _check_field(f"steady.{index}.summaries", "summaries", entry.get("summaries"))
+    for field in ("best", "held"):
+        if isinstance(references := raw.get(field), list):
+            summaries = [row.get("summary") for row in references if isinstance(row, dict)]
+            _check_field(field, "summaries", summaries)
+    _check_field("history", "history", raw.get("history"))
+
+
 def _check(data: Any) -> None:
     """Hold the stored form against what a result can be.
 
@@ -77,14 +144,18 @@ def _check(data: Any) -> None:
                 f"measurement.schema_version: must be {SCHEMA}; got {show(version)}; measure again"
             )
     for field in _DRAWN:
-        if isinstance(items := data.get(field), list):
-            most = MAXIMUM_HISTORY if field == "history" else MAXIMUM_LEVELS
-            most *= 8 if field == "comparisons" else 1
-            if len(items) > most:
-                raise ValueError(f"{field}: {len(items)} entries are more than {most}")
-        for path, number in _list_numbers(data.get(field), field):
-            if not 0 <= number <= LARGEST:
-                raise ValueError(f"{path}: must be from 0 to {LARGEST:g}; got {show(number)}")
+        _check_field(field, field, data.get(field))
+
+
+def _check_field(path: str, kind: str, value: Any) -> None:
+    if isinstance(value, list):
+        most = MAXIMUM_HISTORY if kind == "history" else MAXIMUM_LEVELS
+        most *= 8 if kind == "comparisons" else 1
+        if len(value) > most:
+            raise ValueError(f"{path}: {len(value)} entries are more than {most}")
+    for at, number in _list_numbers(value, path):
+        if not 0 <= number <= LARGEST:
+            raise ValueError(f"{at}: must be from 0 to {LARGEST:g}; got {show(number)}")
 
 
 def _list_numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
