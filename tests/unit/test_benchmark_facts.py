@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import pytest
@@ -27,6 +28,7 @@ from stackmend.worker.benchmark import (
     facts,
     guards,
     identity,
+    reconciler,
     schema,
     statistics,
     store,
@@ -36,6 +38,7 @@ from stackmend.worker.benchmark.facts import BenchmarkHost, Query
 from stackmend.worker.benchmark.identity import Reply
 from stackmend.worker.benchmark.spec import BenchmarkSpec
 from stackmend.worker.benchmark.state import (
+    BenchmarkState,
     Conditions,
     Machine,
     Measurement,
@@ -834,6 +837,48 @@ def test_a_password_that_is_a_word_of_ours_unmakes_no_result(
     assert found.history == result.history
     assert found.measurement.target == "ollama"
     assert found.measurement.fingerprint.engine == "ollama"
+
+
+def collect_from_host(monkeypatch: pytest.MonkeyPatch, kept: bytes) -> tuple[list[Path], list[str]]:
+    """Collect the result of a record while the host has these samples; what is shown, and said."""
+    paths: list[Path] = []
+    lines: list[str] = []
+    monkeypatch.setattr(reconciler.announce, "show_line", lambda _, line: lines.append(line))
+    answer = SimpleNamespace(ok=True, stdout=kept)
+    monkeypatch.setattr(store.connection, "run", lambda *_, **__: answer)
+    spec = BenchmarkSpec(project="ai")
+    room = reconciler.BenchmarkReconciler(
+        host=HOST, spec=spec, report=cast("Any", None), on_result=paths.append
+    )
+    record = baseline.update(Record(), store.make_entry(MEASUREMENT, SUMMARIES), (), 0.1)
+    room._collect(BenchmarkState(machine=Machine(now=0, record=record)))
+    return paths, lines
+
+
+@pytest.mark.usefixtures("reports")
+def test_samples_of_another_result_keep_none_from_being_collected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a run leaves them that was killed between its two writes."""
+    newer = store._dump(MEASUREMENT.model_copy(update={"at": MEASUREMENT.at + 1}))
+    (path,), lines = collect_from_host(monkeypatch, newer)
+    found = pictures.read(path)
+    assert found.summaries == SUMMARIES
+    assert (found.measurement.at, found.measurement.levels) == (MEASUREMENT.at, ())
+    assert found.measurement.fingerprint == MEASUREMENT.fingerprint
+    assert "collected without them" in lines[0]
+    pictures.show([found], io.StringIO())
+
+
+@pytest.mark.usefixtures("reports")
+def test_a_result_has_the_name_of_the_host_that_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of a cloned machine name its original."""
+    cloned = store._dump(MEASUREMENT.model_copy(update={"host": "other-host"}))
+    (path,), _ = collect_from_host(monkeypatch, cloned)
+    found = pictures.read(path)
+    assert found.measurement.host == "ai1"
+    assert found.measurement.levels == MEASUREMENT.levels
+    assert "other-host" not in path.read_text()
 
 
 def test_what_the_host_keeps_is_read_as_it_was() -> None:

@@ -318,16 +318,22 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
     def _collect(self, state: BenchmarkState) -> None:
         """Write the result that the host has to the controller.
 
-        :raises StepError: the host has lost it, or it cannot be written.
+        :raises StepError: it cannot be written.
         """
         record = state.machine.record
         latest = record.latest
         assert latest is not None, "it was planned to be collected"
         measurement = store.read_measurement(self.host, self._files.latest, latest.at)
         if measurement is None:
-            raise StepError(
-                f"{self._files.latest} is not the result that the record names; remove "
-                f"{self._files.record} to measure again"
+            # A run that is killed between its two writes leaves samples that are of no result.
+            announce.show_line(
+                self.host,
+                f"{self._files.latest} has no samples of the result in {self._files.record}: "
+                "collected without them",
+            )
+            model = fingerprint.find_model(self.spec, state.answers)
+            measurement = store.restore_measurement(
+                self.host, self.spec, latest, model.name if model is not None else ""
             )
         self._collect_result(measurement, record)
 

@@ -99,7 +99,7 @@ def _write(host: Host, path: str, data: bytes) -> None:
 def read_measurement(host: Host, path: str, at: float) -> Measurement | None:
     """A measurement that the host keeps; ``None`` where it has not that one any more.
 
-    :param host: the host.
+    :param host: the host; the measurement has its name here, whatever it was called before.
     :param path: its file.
     :param at: when it began.
     """
@@ -111,7 +111,30 @@ def read_measurement(host: Host, path: str, at: float) -> Measurement | None:
         found = Measurement.model_validate(read_json(result.stdout, LONGEST))
     except (ValidationError, ValueError):
         return None
-    return found if (found.schema_version, found.at) == (SCHEMA, at) else None
+    if (found.schema_version, found.at) != (SCHEMA, at):
+        return None
+    return found.model_copy(update={"host": host.name})
+
+
+def restore_measurement(host: Host, spec: BenchmarkSpec, entry: Entry, model: str) -> Measurement:
+    """A measurement of which the host has the figures alone: without its samples.
+
+    :param host: the host.
+    :param spec: what was measured.
+    :param entry: the figures, as the record has them.
+    :param model: the name of the model that was asked.
+    """
+    return Measurement(
+        target=spec.target,
+        name=spec.server,
+        model=model,
+        host=host.name,
+        at=entry.at,
+        cause=entry.cause,
+        fingerprint=entry.fingerprint,
+        limits=entry.limits,
+        levels=(),
+    )
 
 
 def find_path(host: Host, slug: str, at: float) -> Path | None:
