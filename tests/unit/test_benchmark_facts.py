@@ -897,7 +897,16 @@ def test_servers_of_one_host_have_files_of_their_own_on_the_controller(
     slugs = [BenchmarkSpec(project="ai", model=name).slug for name in ("a", "b")]
     paths = {store.find_path(host, slug, 1_700_000_000.0) for slug in slugs}
     assert len(paths) == 2
-    assert all(path is not None and path.name.startswith("ai_1-ai.ollama.") for path in paths)
+    assert all(path is not None and path.name.startswith("ai_1.") for path in paths)
+
+
+@pytest.mark.usefixtures("reports")
+def test_hosts_have_files_of_their_own_on_the_controller() -> None:
+    """Also where a file's name cannot tell them apart, or a disk knows no case."""
+    names = ["服务器一", "服务器二", "ai 1", "ai:1", "ai_1", "AI 1", "a" * 100, "a" * 101, "..."]
+    hosts: list[Any] = [SimpleNamespace(name=name, state=None) for name in names]
+    paths = [store.find_path(host, "ollama", 1_700_000_000.0) for host in hosts]
+    assert len({str(path).lower() for path in paths}) == len(names)
 
 
 def test_servers_have_files_of_their_own() -> None:

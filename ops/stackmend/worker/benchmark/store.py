@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,6 +149,8 @@ def find_path(host: Host, slug: str, at: float) -> Path | None:
     if run is None:
         return None
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", host.name).strip(".")[:80] or "host"
+    # Names that differ only in what no file's name holds, or in case, stay apart.
+    name += f".{sha256(host.name.encode()).hexdigest()[:8]}"
     moment = datetime.fromtimestamp(at, UTC)
     return (
         write.find_directory(run)
