@@ -198,6 +198,20 @@ def test_a_process_of_the_host() -> None:
         ('argument "serve"\nargument ', "arguments: serve"),
         ("argument --cache-type-k=q8_0", "arguments: --cache-type-k=q8_0"),
         ("argument --passphrase\nargument hunter2", "arguments: --passphrase …"),
+        ("argument --api-key\nargument 12345", "arguments: --api-key …"),
+        ("argument --apikey=12345", "arguments: --apikey=…"),
+        ("argument --tokenfile\nargument 12345", "arguments: --tokenfile …"),
+        (
+            "argument --max-num-batched-tokens\nargument 2048",
+            "arguments: --max-num-batched-tokens 2048",
+        ),
+        (
+            "argument --model\nargument /models/Monkey-7B.gguf",
+            "arguments: --model /models/Monkey-7B.gguf",
+        ),
+        ("argument -hf\nargument o/Monkey-7B:Q4", "arguments: -hf o/Monkey-7B:Q4"),
+        ("setting VLLM_MAX_TOKENS=2048", "VLLM_MAX_TOKENS=2048"),
+        ("setting OLLAMA_API_KEY=12345", "OLLAMA_API_KEY=…"),
     ],
 )
 def test_only_values_that_change_a_speed_are_kept(raw: str, kept: str) -> None:
@@ -362,6 +376,15 @@ def run_script(name: str, *arguments: str) -> list[str]:
     return done.stdout.split("\n")
 
 
+def test_a_record_that_is_no_file_is_named_at_once(tmp_path: Path) -> None:
+    """Whoever reads a FIFO waits for its writer."""
+    record = tmp_path / "record.json"
+    os.mkfifo(record)
+    lines = run_script("probe", "", "", "", "127.0.0.1", "1", str(record))
+    found = facts.parse(lines, Query(MARK, record=str(record)))
+    assert f"({record}): it is no file; move it elsewhere" in found.record_problem
+
+
 def test_the_probe_of_this_machine(tmp_path: Path) -> None:
     record = tmp_path / "record.json"
     record.write_text('{"schema_version": 1}')
@@ -401,18 +424,85 @@ def test_a_server_that_computes_is_recognised(kind: str) -> None:
     assert guards.is_computing(server.usage) is (kind == "computes")
 
 
+#: Answers as Docker does where one container publishes a port at an address.
+PUBLISHING = """\
+#!/bin/sh
+case $* in
+ps*publish=*) echo %s ;;
+*HostIP*HostPort*inner*) printf '"%%s" %%s 80/tcp\\n' %s ;;
+*"json .Name"*) echo 'name "/other-1"' ;;
+esac
+"""
+
+
+def serve_at(address: str, port: int) -> subprocess.Popen[bytes]:
+    """A process that listens there."""
+    server = socket.create_server((address, port))
+    try:
+        command = [sys.executable, "-c", "import time; time.sleep(3600)"]
+        return subprocess.Popen(command, pass_fds=[server.fileno()])
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("published", "asked", "answers"),
+    [
+        ("127.0.0.9 {port}", "127.0.0.1", "first"),
+        ("127.0.0.9 {port}", "localhost", "first"),
+        ("127.0.0.9 {port}", "127.0.0.9", "container"),
+        ("'' {port}", "127.0.0.9", "container"),
+        ("0.0.0.0 {port}", "127.0.0.9", "container"),
+        (":: {port}", "127.0.0.9", ""),
+        # A process at the very address answers before whoever has all of them.
+        ("0.0.0.0 {port}", "127.0.0.1", "first"),
+        ("127.0.0.1 9", "127.0.0.1", "first"),
+        ("127.0.0.9 {port}", "127.0.0.8", "second"),
+        ("127.0.0.9 {port}", "::1", ""),
+    ],
+)
+def test_an_endpoint_is_who_listens_at_its_address(
+    published: str, asked: str, answers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several programs may listen on one port, each at an address of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    docker = tmp_path / "docker"
+    docker.write_text(PUBLISHING % (ID, published.format(port=port)))
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    processes = [serve_at(address, port) for address in ("127.0.0.1", "127.0.0.8")]
+    try:
+        lines = run_script("probe", "", "", "", asked, str(port), "/nonexistent", "", *WORDS)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    servers = facts.parse(lines, Query(MARK, "", "", f"{asked}:{port}", port)).servers
+    names = {ID: "container", str(processes[0].pid): "first", str(processes[1].pid): "second"}
+    assert [names[server.container or str(server.process)] for server in servers] == (
+        [answers] if answers else []
+    )
+    if answers == "container":
+        assert servers[0].name == "other-1"
+
+
 SECRET = "Hunter2x"
 
 
 def test_no_secret_leaves_the_host() -> None:
     """What the parser would leave out is not sent; what it keeps arrives as before."""
     options = ["waits", "--threads", "6", "--model", "/models/a.gguf", "--cache-type-k=q8_0"]
+    options += ["--max-num-batched-tokens", "2048", "--model", "/models/Monkey-7B.gguf"]
+    options += ["-hf", "o/monkey:q4", "--flash-attn", "0", "--api-key", "271828", "-v\n271828"]
     options += ["--passphrase", SECRET, f"--note={SECRET}", "-t", SECRET, f"https://u:{SECRET}@h/m"]
     options += [f"-{SECRET} {SECRET}", SECRET.lower(), "serve"]
     variables = {
         "OLLAMA_NUM_PARALLEL": "4",
         "OLLAMA_KV_CACHE_TYPE": "q8_0",
-        "OLLAMA_NOTE": SECRET,
+        "OLLAMA_NOTE": f"a\nOLLAMA_NOTE={SECRET}",
+        "OLLAMA_API_KEY": "271828",
+        "VLLM_MAX_TOKENS": "2048",
         "LLAMA_ARG_MODEL_URL": f"https://u:{SECRET}@h/m.gguf",
         "CUDA_VISIBLE_DEVICES": "0,1",
     }
@@ -427,6 +517,7 @@ def test_no_secret_leaves_the_host() -> None:
         finally:
             run.kill()
     assert SECRET not in "\n".join(lines)
+    assert "271828" not in "\n".join(lines)
     (server,) = facts.parse(lines, Query(MARK, "", "", f"127.0.0.1:{port}", int(port))).servers
     *kept, arguments = server.settings
     assert kept == [
@@ -435,11 +526,13 @@ def test_no_secret_leaves_the_host() -> None:
         "OLLAMA_KV_CACHE_TYPE=q8_0",
         "OLLAMA_NOTE=…",
         "OLLAMA_NUM_PARALLEL=4",
+        "VLLM_MAX_TOKENS=2048",
     ]
     assert server.threads == 6
     assert arguments.endswith(
-        "--threads 6 --model /models/a.gguf --cache-type-k=q8_0 --passphrase … --note=… -t … … … "
-        "… serve"
+        "--threads 6 --model /models/a.gguf --cache-type-k=q8_0 --max-num-batched-tokens 2048 "
+        "--model /models/Monkey-7B.gguf -hf o/monkey:q4 --flash-attn 0 --api-key … … "
+        "--passphrase … --note=… -t … … … … serve"
     )
 
 
@@ -448,7 +541,22 @@ def test_no_secret_leaves_the_host() -> None:
 WORDS = [" ".join(sorted(words)) for words in (facts._SPEEDS, facts._NEVER)]
 
 NAMES = ["--threads", "-ngl", "--model", "-hft", "--api-key", "--cache-type-k", "--note", "-m"]
-VALUES = ["", "-1", "0.75", "1234567890", "True", "q8_0", "/a/b.gguf", "a b", "x:y", "token:x"]
+NAMES += ["--apikey", "--max-num-tokens", "--tokenizer", "--monkey", "--passwd-file"]
+VALUES = [
+    "7",
+    "monkey:7b",
+    "Monkey-7B.gguf",
+    "",
+    "-1",
+    "0.75",
+    "1234567890",
+    "True",
+    "q8_0",
+    "/a/b.gguf",
+    "a b",
+    "x:y",
+    "token:x",
+]
 VALUES += [
     "serve",
     "ü",
@@ -533,7 +641,7 @@ DOCKER = """\
 #!/bin/sh
 case $* in
 *publish=18080*) echo {id} ;;
-*'println $inner .HostPort'*) printf '9/tcp 18081\\n%s/tcp 18080\\n' {port} ;;
+*'.HostPort $inner'*) printf '"" 18081 9/tcp\\n"" 18080 %s/tcp\\n' {port} ;;
 *'{{{{.State.Pid}}}}'*) echo {pid} ;;
 *'println "name"'*) printf 'process %s\\n' {pid} ;;
 esac

@@ -39,18 +39,20 @@ _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 _THREADS = ("LLAMA_ARG_THREADS", "N_THREADS", "OMP_NUM_THREADS")
 
 #: Values that are no secret whatever they are of.
-_HARMLESS = re.compile(r"-?[0-9]{0,9}(?:\.[0-9]{1,6})?|true|false|on|off|yes|no|auto|none", re.I)
+_HARMLESS = re.compile(r"true|false|on|off|yes|no|auto|none", re.I)
+_COUNT = re.compile(r"-?[0-9]{0,9}(?:\.[0-9]{1,6})?")
 
 #: Words of options and variables whose values change a server's speed, and those that forbid it.
 #: The probe has them too, and sends no other values; this holds against a host that lies.
 _SPEEDS = frozenset(
-    """attn batch cache compute cpu ctx devices device draft dtype engine fa flash gpu kernel kv
-    layers len library limit lora m mask mlock mmap mode model moe numa num parallel pooling
-    quantization rope sched split spread tensor threads type ubatch visible worker
+    """attn batch cache compute cpu ctx devices device draft dtype engine fa flash gpu hf hff hfr
+    kernel kv layers len library limit lora m mask mlock mmap mode model moe numa num parallel
+    pooling quantization repo rope sched split spread tensor threads type ubatch visible worker
     workers""".split()
 )
-_NEVER = frozenset("api auth hf hft key keys pass password secret token url".split())
+_NEVER = frozenset("api auth hft key keys pass password secret token url".split())
 _WORD = re.compile(r"[a-z0-9]+")
+_SECRET_WORD = re.compile(r"(?!tokens$).*(?:key|token|secret|pass|credential).*")
 _PLAIN = re.compile(r"[A-Za-z0-9_./,:+-]{1,200}")
 _COMMAND = re.compile(r"[a-z][a-z0-9_.-]{0,30}|/[A-Za-z0-9_./-]{1,120}")
 
@@ -331,9 +333,11 @@ def _keep_value(name: str, value: str) -> str:
     if _HARMLESS.fullmatch(value):
         return value
     words = set(_WORD.findall(name.lower()))
-    if words & _SPEEDS and not words & _NEVER and _PLAIN.fullmatch(value):
-        return redact_likely(value)
-    return "…"
+    if words & _NEVER or any(map(_SECRET_WORD.fullmatch, words - _SPEEDS)):
+        return "…"
+    if _COUNT.fullmatch(value):
+        return value
+    return redact_likely(value) if words & _SPEEDS and _PLAIN.fullmatch(value) else "…"
 
 
 def _keep_command(argument: str) -> str:
