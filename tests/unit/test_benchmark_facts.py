@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from pyinfra.api.exceptions import FactValueError
 
 from stackmend.connection import read_frame, read_script
+from stackmend.errors import StepError
 from stackmend.text import make_printable
 from stackmend.worker import pictures
 from stackmend.worker.benchmark import (
@@ -28,8 +30,12 @@ from stackmend.worker.benchmark import (
     facts,
     guards,
     identity,
+    plan,
+    reader,
     reconciler,
     schema,
+    sending,
+    spec,
     statistics,
     store,
 )
@@ -40,13 +46,18 @@ from stackmend.worker.benchmark.spec import BenchmarkSpec
 from stackmend.worker.benchmark.state import (
     BenchmarkState,
     Conditions,
+    Level,
+    Load,
     Machine,
     Measurement,
     Record,
+    Repeat,
     Result,
+    Sample,
     Server,
     Usage,
 )
+from tests import connected
 from tests.calm import calmly
 from tests.unit.benchmark_results import make_result
 from tests.unit.benchmark_world import FINGERPRINT, Noise, measure, summarize
@@ -1015,6 +1026,204 @@ def test_hosts_have_files_of_their_own_on_the_controller() -> None:
     hosts: list[Any] = [SimpleNamespace(name=name, state=None) for name in names]
     paths = [store.find_path(host, "ollama", 1_700_000_000.0) for host in hosts]
     assert len({str(path).lower() for path in paths}) == len(names)
+
+
+def test_a_record_is_as_long_as_the_probe_reads() -> None:
+    """The oldest of it goes first, and never what the latest is held against."""
+    result = make_result(past=1)
+    entry = store.make_entry(result.measurement, result.summaries)
+    references = baseline.make_references(entry)
+    past = baseline.make_past(entry)
+    record = Record(
+        latest=entry,
+        previous=entry,
+        steady=(entry,) * 5,
+        best=references,
+        held=references,
+        history=tuple(past.model_copy(update={"at": past.at + n}) for n in range(50)),
+    )
+    assert store.fit(record) is record
+    longest = len(store._dump(record)) * 2 // 3
+    kept = store.fit(record, longest)
+    assert len(store._dump(kept)) <= longest
+    assert read(record=store._dump(kept).decode()).record == kept
+    assert (kept.latest, kept.held, kept.best) == (entry, references, references)
+    assert kept.history == record.history[50 - len(kept.history) :]
+    least = store.fit(record, 1)
+    assert least == Record(latest=entry)
+
+
+def test_the_samples_of_every_profile_can_be_kept_and_shown(tmp_path: Path) -> None:
+    """Each request asked again as often as one may be, and all of them measured once more."""
+    second = 1234.567890123456
+    sample = Sample(
+        **dict.fromkeys(("sent", "ttft", "ttft_output", "last", "end"), second),
+        **dict.fromkeys(("load", "prefill", "decode", "total"), second),
+        **dict.fromkeys(("prompt_tokens", "cached_tokens", "output_tokens"), 100_000),
+        first_tokens=10_000,
+        chunks=10_000,
+    )
+    most = spec.MOST_SAMPLES * 2 * (1 + sending.RETRIES)
+    result = make_result(repeats=1, loads=[Load(concurrency=1)])
+    sizes = []
+    for count in (0, 1000):
+        repeat = Repeat(wall=1.0, samples=(sample,) * count)
+        levels = (Level(load=Load(concurrency=1), repeats=(repeat,)),)
+        measurement = result.measurement.model_copy(update={"levels": levels})
+        path = tmp_path / f"{count}.json"
+        written = result.model_copy(update={"measurement": measurement})
+        store.write.write_json(path, written.model_dump(mode="json"))
+        sizes.append((len(store._dump(measurement)), path.stat().st_size))
+    (kept, shown) = ((after - before) / 1000 for before, after in zip(*sizes, strict=True))
+    assert kept * most < store.LONGEST
+    assert shown * most < reader.MAXIMUM
+    assert kept < store.SAMPLE
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        (
+            "cp: error copying './x' to './.x.stackmend.1': No space left on device",
+            "cannot write /d/x.json: No space left on device; free 3 MiB there, then run again",
+        ),
+        (
+            "mktemp: failed to create file: Read-only file system; /d cannot be made",
+            "cannot write /d/x.json: Read-only file system; mount it writable, then run again",
+        ),
+        (
+            "/d/x.json is no file: move it elsewhere",
+            "cannot write /d/x.json: /d/x.json is no file: move it elsewhere, then run again",
+        ),
+        (
+            "Permission denied",
+            "cannot write /d/x.json: Permission denied; make it writable, then run again",
+        ),
+    ],
+)
+def test_what_cannot_be_written_says_what_to_do(reason: str, message: str) -> None:
+    assert store.explain_failure("/d/x.json", reason, (2 << 20) + 1) == message
+
+
+def reserve(directory: Path, room: int, options: str) -> subprocess.CompletedProcess[str]:
+    """See whether a directory on a disk of its own, mounted so, has this much room."""
+    body = read_script("stackmend.connection", "walk")
+    body += read_script("stackmend.worker.benchmark", "reserve")
+    files = [str(directory / name) for name in ("x.json", "x.latest.json")]
+    script = 'mount -t tmpfs -o "$1" none "$2" && sh -c "$3" reserve "$4" "$5" "$6"'
+    script += '; status=$?; ls -A "$2"; exit $status'
+    return subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", script, "x", options, directory, body, str(room), *files],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("room", "options", "reason"),
+    [
+        (100_000, "size=1m,mode=755", ""),
+        (2_000_000, "size=1m,mode=755", "No space left on device"),
+        (100_000, "ro,mode=755", "Read-only file system"),
+        (100_000, "size=1m,mode=777", "others than root may write to"),
+    ],
+)
+def test_room_for_a_result_is_known_before_it_is_measured(
+    room: int, options: str, reason: str, tmp_path: Path
+) -> None:
+    done = reserve(tmp_path, room, options)
+    assert (done.returncode == 0) is (not reason), done.stderr
+    assert reason in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_file_in_the_way_is_known_before_it_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "x.latest.json").mkdir()
+    files = store.Files(str(tmp_path / "x.json"), str(tmp_path / "x.latest.json"))
+    with connected.local() as host, pytest.raises(StepError) as error:
+        store.reserve(host, files, BenchmarkSpec(project="ai"))
+    assert "x.latest.json is no file: move it elsewhere, then run again" in str(error.value)
+    (tmp_path / "x.latest.json").rmdir()
+    with connected.local() as host:
+        store.reserve(host, files, BenchmarkSpec(project="ai"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def measure_of(monkeypatch: pytest.MonkeyPatch, **replaced: Any) -> list[Path]:
+    """Measure a server that is none, with parts of the measurement replaced; what is shown."""
+    shown: list[Path] = []
+    asked = BenchmarkSpec(project="ai")
+    room = reconciler.BenchmarkReconciler(
+        host=HOST, spec=asked, report=cast("Any", None), on_result=shown.append
+    )
+    ready = SimpleNamespace(rtt=0.0, load=None, verified=True)
+
+    def ask(*_: object) -> tuple[Level, ...]:
+        shown.append(Path("asked"))
+        return MEASUREMENT.levels
+
+    monkeypatch.setattr(room, "_ask", ask)
+    for name, answer in (("_prepare", ready), ("_complete", FINGERPRINT), ("_make_reader", None)):
+        monkeypatch.setattr(room, name, lambda *_, answer=answer: answer)
+    for module, name in ((reconciler.turns, "take_turn"), (reconciler.progress, "display")):
+        monkeypatch.setattr(module, name, lambda *_, **__: nullcontext())
+    monkeypatch.setattr(reconciler.announce, "show_line", lambda *_: None)
+    monkeypatch.setattr(reconciler.connection, "invalidate", lambda _: None)
+    monkeypatch.setattr(store, "reserve", lambda *_: None)
+    for name, replacement in replaced.items():
+        monkeypatch.setattr(store, name, replacement)
+    action = plan.Measure(subject="x", cause="y", model="m", fingerprint=FINGERPRINT)
+    lease = cast("Any", SimpleNamespace(check=lambda: None))
+    with pytest.raises(StepError, match="no disk"):
+        room._measure(action, BenchmarkState(machine=Machine(now=5.0)), lease)
+    return shown
+
+
+@pytest.mark.usefixtures("reports")
+def test_a_result_that_its_host_cannot_keep_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StepError("no disk")
+
+    asked, path = measure_of(monkeypatch, write_result=refuse)
+    assert asked == Path("asked")
+    assert pictures.read(path).measurement.levels == MEASUREMENT.levels
+
+
+def test_nothing_is_measured_that_no_host_can_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StepError("no disk")
+
+    assert measure_of(monkeypatch, reserve=refuse) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "headers", "refusal"),
+    [
+        (
+            301,
+            b"",
+            {"location": "http://ai/\x1b[2J"},
+            (
+                "refused",
+                "it redirects to http://ai/\\x1b[2J: name that address as endpoint (HTTP 301)",
+            ),
+        ),
+        (
+            307,
+            b"<html>",
+            {},
+            ("refused", "it redirects elsewhere: name that address as endpoint (HTTP 307)"),
+        ),
+        (500, b"{}", {}, ("error", "no reason given (HTTP 500)")),
+        (404, b'{"error": null}', {}, ("refused", "no reason given (HTTP 404)")),
+    ],
+)
+def test_a_refusal_without_a_reason_says_so(
+    status: int, content: bytes, headers: dict[str, str], refusal: tuple[str, str]
+) -> None:
+    answer: Any = SimpleNamespace(status_code=status, read=lambda: content, headers=headers)
+    assert sending._read_refusal(answer) == refusal
 
 
 def test_servers_have_files_of_their_own() -> None:

@@ -15,8 +15,8 @@ from stackmend.answers import read_json
 from stackmend.problems import list_problems, show
 from stackmend.worker.benchmark.state import SCHEMA, Result
 
-#: Bytes of one result, which holds every sample.
-MAXIMUM = 64 * 1024**2
+#: Bytes of one result, which holds every sample: as many as the samples of a host come to there.
+MAXIMUM = 192 * 1024**2
 
 #: Results on one page, levels of one result, and earlier measurements that it names.
 MAXIMUM_RESULTS, MAXIMUM_LEVELS, MAXIMUM_HISTORY = 1000, 64, 10_000

@@ -173,6 +173,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         reader = self._make_reader(state, lease)
         held = baseline.find_next(self.spec, record, action.fingerprint)
         shared = self.spec.endpoint is not None
+        store.reserve(self.host, self._files, self.spec)
         with (
             turns.take_turn(self.host, endpoint, shared=shared),
             progress.display(self.host, self.spec.server) as on_progress,
@@ -213,7 +214,12 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         entry = store.make_entry(measurement, summaries, retries)
         lease.check()
         updated = baseline.update(record, entry, held, self.spec.threshold)
-        store.write_result(self.host, self._files, measurement, updated)
+        try:
+            store.write_result(self.host, self._files, measurement, updated)
+        except (StepError, connection.RemoteError):
+            # What was measured is worth more than the minutes that it took.
+            self._collect_result(measurement, updated)
+            raise
         self._measured = entry
         # What was written is what the next reading is to find.
         connection.invalidate(self.host)

@@ -34,11 +34,23 @@ from stackmend.worker.benchmark.state import (
     Summary,
 )
 
+#: What to do about what a file system says.
+_REMEDIES = {
+    "No space left on device": "free {room} there",
+    "Disk quota exceeded": "free {room} there, or raise the quota",
+    "Read-only file system": "mount it writable",
+}
+_ADVICE = re.compile(r"[:;] (?:move|replace|see|make) ")
+
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
-#: Bytes of a file with samples.
-LONGEST = 32 << 20
+#: Bytes of a file with samples: more than the largest profile comes to, of which most answers are
+#: short and asked again, and all is measured once more. And of a record, as the probe reads it.
+LONGEST, LONGEST_RECORD = 64 << 20, 4 << 20
+
+#: Bytes that a host has to have for each sample, and besides.
+SAMPLE, BESIDES = 512, 1 << 20
 
 #: What servers are called here, and how a load is written.
 _ENGINE = r"ollama|llama\.cpp|llama-cpp-python|vllm|queue"
@@ -63,6 +75,38 @@ def get_files(spec: BenchmarkSpec) -> Files:
     return Files(f"{stem}.json", f"{stem}.latest.json")
 
 
+def reserve(host: Host, files: Files, spec: BenchmarkSpec) -> None:
+    """See that a host can keep a result, before it is measured.
+
+    :param host: the host.
+    :param files: where it is to lie.
+    :param spec: what is to be measured.
+    :raises StepError: it cannot.
+    """
+    room = BESIDES + spec.profile.samples * SAMPLE
+    result = connection.run(host, commands.reserve(room, [files.record, files.latest]))
+    if not result.ok:
+        raise StepError(explain_failure(files.record, result.reason, room), status=result.status)
+
+
+def explain_failure(path: str, reason: str, room: int) -> str:
+    """Why a file cannot be written, and what to do about that.
+
+    >>> explain_failure("/d/x.json", "head: write error: No space left on device", 5 << 20)
+    'cannot write /d/x.json: No space left on device; free 5 MiB there, then run again'
+
+    :param path: the file.
+    :param reason: what its host said.
+    :param room: bytes that are needed.
+    """
+    known = next((text for text in _REMEDIES if text in reason), "")
+    if known or not _ADVICE.search(reason):
+        remedy = _REMEDIES.get(known, "make it writable").format(room=f"{-(-room >> 20)} MiB")
+        return f"cannot write {path}: {known or reason}; {remedy}, then run again"
+    # What is in the way says itself what to do.
+    return f"cannot write {path}: {reason.removesuffix(', then run again')}, then run again"
+
+
 def write_result(host: Host, files: Files, measurement: Measurement, record: Record) -> None:
     """Write a measurement to its host; the record comes last, and makes it hold.
 
@@ -79,7 +123,30 @@ def write_result(host: Host, files: Files, measurement: Measurement, record: Rec
             "ask for fewer requests, repeats or levels in the profile"
         )
     _write(host, files.latest, samples)
-    _write(host, files.record, _dump(record))
+    _write(host, files.record, _dump(fit(record)))
+
+
+def fit(record: Record, longest: int = LONGEST_RECORD) -> Record:
+    """A record as long as a host may keep it: without the oldest of what it is longer by.
+
+    What the latest is held against goes last, and the latest stays.
+
+    :param record: what is to be kept.
+    :param longest: bytes.
+    """
+    while len(_dump(record)) > longest:
+        if len(record.history) > len(record.steady):
+            half = (len(record.history) + 1) // 2
+            record = record.model_copy(update={"history": record.history[half:]})
+        elif record.steady:
+            record = record.model_copy(update={"steady": record.steady[1:]})
+        elif record.previous is not None:
+            record = record.model_copy(update={"previous": None})
+        elif record.history or record.best or record.held:
+            record = record.model_copy(update={"history": (), "best": (), "held": ()})
+        else:
+            return record
+    return record
 
 
 def _dump(model: Measurement | Record) -> bytes:
@@ -91,10 +158,7 @@ def _dump(model: Measurement | Record) -> bytes:
 def _write(host: Host, path: str, data: bytes) -> None:
     result = connection.run(host, commands.write(path), stdin=data)
     if not result.ok:
-        raise StepError(
-            f"cannot write {path}: {result.reason}; make it writable, then run again",
-            status=result.status,
-        )
+        raise StepError(explain_failure(path, result.reason, len(data)), status=result.status)
 
 
 def read_measurement(host: Host, path: str, at: float) -> Measurement | None:
