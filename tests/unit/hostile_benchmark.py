@@ -74,9 +74,8 @@ def _lay(host: HostileHost, values: Mapping[str, Any]) -> None:
 
 
 def _is_command(text: str) -> bool:
-    """Whether an argument is no option, and says nothing of a secret."""
-    secrets = ("key", "token", "secret", "password")
-    return not (text.startswith("-") or any(word in text.lower() for word in secrets))
+    """Whether an argument is no option."""
+    return not text.startswith("-")
 
 
 def _keep_setting(text: str) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import pytest
@@ -19,14 +21,21 @@ from hypothesis import strategies as st
 from pyinfra.api.exceptions import FactValueError
 
 from stackmend.connection import read_frame, read_script
+from stackmend.errors import StepError
 from stackmend.text import make_printable
+from stackmend.worker import pictures
 from stackmend.worker.benchmark import (
     baseline,
     conditions,
     facts,
     guards,
     identity,
+    plan,
+    reader,
+    reconciler,
     schema,
+    sending,
+    spec,
     statistics,
     store,
 )
@@ -35,21 +44,31 @@ from stackmend.worker.benchmark.facts import BenchmarkHost, Query
 from stackmend.worker.benchmark.identity import Reply
 from stackmend.worker.benchmark.spec import BenchmarkSpec
 from stackmend.worker.benchmark.state import (
+    BenchmarkState,
     Conditions,
+    Level,
+    Load,
     Machine,
     Measurement,
     Record,
+    Repeat,
     Result,
+    Sample,
     Server,
     Shortfall,
     Usage,
 )
+from tests import connected
 from tests.calm import calmly
+from tests.unit.benchmark_results import make_result
 from tests.unit.benchmark_world import FINGERPRINT, Noise, measure, summarize
 
 MARK = "==test"
 
 ID = "ab" * 32
+
+#: A host of a run, as far as files of results ask.
+HOST: Any = SimpleNamespace(name="ai1", state=None)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=40),
@@ -191,6 +210,20 @@ def test_a_process_of_the_host() -> None:
         ('argument "serve"\nargument ', "arguments: serve"),
         ("argument --cache-type-k=q8_0", "arguments: --cache-type-k=q8_0"),
         ("argument --passphrase\nargument hunter2", "arguments: --passphrase …"),
+        ("argument --api-key\nargument 12345", "arguments: --api-key …"),
+        ("argument --apikey=12345", "arguments: --apikey=…"),
+        ("argument --tokenfile\nargument 12345", "arguments: --tokenfile …"),
+        (
+            "argument --max-num-batched-tokens\nargument 2048",
+            "arguments: --max-num-batched-tokens 2048",
+        ),
+        (
+            "argument --model\nargument /models/Monkey-7B.gguf",
+            "arguments: --model /models/Monkey-7B.gguf",
+        ),
+        ("argument -hf\nargument o/Monkey-7B:Q4", "arguments: -hf o/Monkey-7B:Q4"),
+        ("setting VLLM_MAX_TOKENS=2048", "VLLM_MAX_TOKENS=2048"),
+        ("setting OLLAMA_API_KEY=12345", "OLLAMA_API_KEY=…"),
     ],
 )
 def test_only_values_that_change_a_speed_are_kept(raw: str, kept: str) -> None:
@@ -228,10 +261,14 @@ def test_why_there_is_no_server(sections: dict[str, Any], reason: str) -> None:
     [
         (
             (1, "Permission denied"),
-            "cannot read the record of what was measured: Permission denied",
+            "cannot read the record of what was measured (/r/x.json): Permission denied",
         ),
-        ("{", "the record of what was measured is not one of stackmend"),
-        ('{"schema_version": 1, "latest": 5}', "is not one of stackmend"),
+        ("{", "the record of what was measured (/r/x.json) is not one of stackmend"),
+        ('{"schema_version": 1, "latest": 5}', "is not one of stackmend: latest: "),
+        (
+            '{"schema_version": 1, "history": [{"at": 5, "output_tps": [["", 1e13]]}]}',
+            "history.0.output_tps.0.1: must be from 0 to 1e+12; got 10000000000000.0",
+        ),
         (
             '{"schema_version": 1, "history": [{"at": 1e300, "output_tps": []}]}',
             "is not one of stackmend",
@@ -241,7 +278,7 @@ def test_why_there_is_no_server(sections: dict[str, Any], reason: str) -> None:
     ],
 )
 def test_a_record_that_cannot_be_read(record: Any, problem: str) -> None:
-    found = read(record=record)
+    found = read(Query(MARK, record="/r/x.json"), record=record)
     assert problem in found.record_problem
     assert found.record == Record()
 
@@ -259,6 +296,37 @@ def test_a_moment_beyond_every_calendar_is_no_record(at: float) -> None:
 def test_a_clock_beyond_every_calendar_is_an_unreadable_host(clock: str) -> None:
     with pytest.raises(ValueError, match="now"):
         read(clock=clock)
+
+
+@pytest.mark.parametrize("field", ["latest", "previous", "steady", "best", "held", "history"])
+def test_a_record_whose_figures_nothing_can_show_is_none(field: str) -> None:
+    """What were collected of it would be no result, however often."""
+    entry = store.make_entry(MEASUREMENT, SUMMARIES)
+    record = Record(
+        latest=entry,
+        previous=entry,
+        steady=(entry,),
+        best=baseline.make_references(entry),
+        held=baseline.make_references(entry),
+        history=(baseline.make_past(entry),),
+    )
+    kept = json.loads(store._dump(record))
+    assert read(record=json.dumps(kept)).record == record
+
+    def spoil(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: 1e300 if key in ("median", "spread") and isinstance(item, float) else item
+                for key, item in zip(value, map(spoil, value.values()), strict=True)
+            }
+        return [spoil(item) for item in value] if isinstance(value, list) else value
+
+    kept[field] = spoil(kept[field])
+    if field == "history":
+        kept[field][0]["output_tps"][0][1] = 1e300
+    found = read(record=json.dumps(kept))
+    assert found.record == Record()
+    assert f"is not one of stackmend: {field}" in found.record_problem
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
@@ -320,6 +388,15 @@ def run_script(name: str, *arguments: str) -> list[str]:
     return done.stdout.split("\n")
 
 
+def test_a_record_that_is_no_file_is_named_at_once(tmp_path: Path) -> None:
+    """Whoever reads a FIFO waits for its writer."""
+    record = tmp_path / "record.json"
+    os.mkfifo(record)
+    lines = run_script("probe", "", "", "", "127.0.0.1", "1", str(record))
+    found = facts.parse(lines, Query(MARK, record=str(record)))
+    assert f"({record}): it is no file; move it elsewhere" in found.record_problem
+
+
 def test_the_probe_of_this_machine(tmp_path: Path) -> None:
     record = tmp_path / "record.json"
     record.write_text('{"schema_version": 1}')
@@ -359,18 +436,85 @@ def test_a_server_that_computes_is_recognised(kind: str) -> None:
     assert guards.is_computing(server.usage) is (kind == "computes")
 
 
+#: Answers as Docker does where one container publishes a port at an address.
+PUBLISHING = """\
+#!/bin/sh
+case $* in
+ps*publish=*) echo %s ;;
+*HostIP*HostPort*inner*) printf '"%%s" %%s 80/tcp\\n' %s ;;
+*"json .Name"*) echo 'name "/other-1"' ;;
+esac
+"""
+
+
+def serve_at(address: str, port: int) -> subprocess.Popen[bytes]:
+    """A process that listens there."""
+    server = socket.create_server((address, port))
+    try:
+        command = [sys.executable, "-c", "import time; time.sleep(3600)"]
+        return subprocess.Popen(command, pass_fds=[server.fileno()])
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("published", "asked", "answers"),
+    [
+        ("127.0.0.9 {port}", "127.0.0.1", "first"),
+        ("127.0.0.9 {port}", "localhost", "first"),
+        ("127.0.0.9 {port}", "127.0.0.9", "container"),
+        ("'' {port}", "127.0.0.9", "container"),
+        ("0.0.0.0 {port}", "127.0.0.9", "container"),
+        (":: {port}", "127.0.0.9", ""),
+        # A process at the very address answers before whoever has all of them.
+        ("0.0.0.0 {port}", "127.0.0.1", "first"),
+        ("127.0.0.1 9", "127.0.0.1", "first"),
+        ("127.0.0.9 {port}", "127.0.0.8", "second"),
+        ("127.0.0.9 {port}", "::1", ""),
+    ],
+)
+def test_an_endpoint_is_who_listens_at_its_address(
+    published: str, asked: str, answers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several programs may listen on one port, each at an address of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    docker = tmp_path / "docker"
+    docker.write_text(PUBLISHING % (ID, published.format(port=port)))
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    processes = [serve_at(address, port) for address in ("127.0.0.1", "127.0.0.8")]
+    try:
+        lines = run_script("probe", "", "", "", asked, str(port), "/nonexistent", "", *WORDS)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    servers = facts.parse(lines, Query(MARK, "", "", f"{asked}:{port}", port)).servers
+    names = {ID: "container", str(processes[0].pid): "first", str(processes[1].pid): "second"}
+    assert [names[server.container or str(server.process)] for server in servers] == (
+        [answers] if answers else []
+    )
+    if answers == "container":
+        assert servers[0].name == "other-1"
+
+
 SECRET = "Hunter2x"
 
 
 def test_no_secret_leaves_the_host() -> None:
     """What the parser would leave out is not sent; what it keeps arrives as before."""
     options = ["waits", "--threads", "6", "--model", "/models/a.gguf", "--cache-type-k=q8_0"]
+    options += ["--max-num-batched-tokens", "2048", "--model", "/models/Monkey-7B.gguf"]
+    options += ["-hf", "o/monkey:q4", "--flash-attn", "0", "--api-key", "271828", "-v\n271828"]
     options += ["--passphrase", SECRET, f"--note={SECRET}", "-t", SECRET, f"https://u:{SECRET}@h/m"]
     options += [f"-{SECRET} {SECRET}", SECRET.lower(), "serve"]
     variables = {
         "OLLAMA_NUM_PARALLEL": "4",
         "OLLAMA_KV_CACHE_TYPE": "q8_0",
-        "OLLAMA_NOTE": SECRET,
+        "OLLAMA_NOTE": f"a\nOLLAMA_NOTE={SECRET}",
+        "OLLAMA_API_KEY": "271828",
+        "VLLM_MAX_TOKENS": "2048",
         "LLAMA_ARG_MODEL_URL": f"https://u:{SECRET}@h/m.gguf",
         "CUDA_VISIBLE_DEVICES": "0,1",
     }
@@ -385,6 +529,7 @@ def test_no_secret_leaves_the_host() -> None:
         finally:
             run.kill()
     assert SECRET not in "\n".join(lines)
+    assert "271828" not in "\n".join(lines)
     (server,) = facts.parse(lines, Query(MARK, "", "", f"127.0.0.1:{port}", int(port))).servers
     *kept, arguments = server.settings
     assert kept == [
@@ -393,11 +538,13 @@ def test_no_secret_leaves_the_host() -> None:
         "OLLAMA_KV_CACHE_TYPE=q8_0",
         "OLLAMA_NOTE=…",
         "OLLAMA_NUM_PARALLEL=4",
+        "VLLM_MAX_TOKENS=2048",
     ]
     assert server.threads == 6
     assert arguments.endswith(
-        "--threads 6 --model /models/a.gguf --cache-type-k=q8_0 --passphrase … --note=… -t … … … "
-        "… serve"
+        "--threads 6 --model /models/a.gguf --cache-type-k=q8_0 --max-num-batched-tokens 2048 "
+        "--model /models/Monkey-7B.gguf -hf o/monkey:q4 --flash-attn 0 --api-key … … "
+        "--passphrase … --note=… -t … … … … serve"
     )
 
 
@@ -406,7 +553,22 @@ def test_no_secret_leaves_the_host() -> None:
 WORDS = [" ".join(sorted(words)) for words in (facts._SPEEDS, facts._NEVER)]
 
 NAMES = ["--threads", "-ngl", "--model", "-hft", "--api-key", "--cache-type-k", "--note", "-m"]
-VALUES = ["", "-1", "0.75", "1234567890", "True", "q8_0", "/a/b.gguf", "a b", "x:y", "token:x"]
+NAMES += ["--apikey", "--max-num-tokens", "--tokenizer", "--monkey", "--passwd-file"]
+VALUES = [
+    "7",
+    "monkey:7b",
+    "Monkey-7B.gguf",
+    "",
+    "-1",
+    "0.75",
+    "1234567890",
+    "True",
+    "q8_0",
+    "/a/b.gguf",
+    "a b",
+    "x:y",
+    "token:x",
+]
 VALUES += [
     "serve",
     "ü",
@@ -491,7 +653,7 @@ DOCKER = """\
 #!/bin/sh
 case $* in
 *publish=18080*) echo {id} ;;
-*'println $inner .HostPort'*) printf '9/tcp 18081\\n%s/tcp 18080\\n' {port} ;;
+*'.HostPort $inner'*) printf '"" 18081 9/tcp\\n"" 18080 %s/tcp\\n' {port} ;;
 *'{{{{.State.Pid}}}}'*) echo {pid} ;;
 *'println "name"'*) printf 'process %s\\n' {pid} ;;
 esac
@@ -765,15 +927,91 @@ def test_a_collected_result_knows_its_minimum(
     result = Result(measurement=MEASUREMENT, summaries=SUMMARIES, shortfalls=list_rows(5000.0))
     path = tmp_path / "result.json"
     path.write_text(result.model_dump_json())
-    assert store.is_outdated(path, list_rows(minimum)) is outdated
+    assert reader.is_outdated(path, list_rows(minimum)) is outdated
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"shortfalls": 7}', '{"shortfalls": [7]}'])
-def test_a_collected_result_may_hold_anything(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    path.write_text(text)
-    expected = text != "{"
-    assert store.is_outdated(path, (Shortfall(figure="goodput", minimum=1.0),)) is expected
+def list_own_words(value: Any) -> set[str]:
+    """All words that a schema allows alone, somewhere in it."""
+    if isinstance(value, list):
+        return set().union(*map(list_own_words, value))
+    if not isinstance(value, dict):
+        return set()
+    words = {*value.get("enum", ()), *([value["const"]] if "const" in value else ())}
+    return words.union(*map(list_own_words, value.values()))
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the results of this run are collected."""
+    monkeypatch.setattr(store.reporting, "find_run", lambda _: object())
+    monkeypatch.setattr(store.write, "find_directory", lambda _: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("reports")
+def test_a_password_that_is_a_word_of_ours_unmakes_no_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    result = make_result(past=2, baseline_speed=1.2, invalid=("short", "error"))
+    words = {*list_own_words(Result.model_json_schema()), "output_tps", "concurrency", "1"}
+    assert {"ollama", "worse", "noisy", "short", "implausible"} <= words
+    secrets = {*words, "concurrency 1", "hunter22"}
+    monkeypatch.setattr(store, "get_secrets", lambda: secrets)
+    measurement = result.measurement.model_copy(update={"cause": "with hunter22"})
+    changed = result.model_copy(update={"measurement": measurement})
+    path = store.collect(HOST, "x", changed)
+    assert path is not None
+    found = pictures.read(path)
+    assert "hunter22" not in path.read_text()
+    assert found.comparisons == result.comparisons
+    assert [[row.invalid for row in each.repeats] for each in found.summaries] == [
+        [row.invalid for row in each.repeats] for each in result.summaries
+    ]
+    assert found.history == result.history
+    assert found.measurement.target == "ollama"
+    assert found.measurement.fingerprint.engine == "ollama"
+
+
+def collect_from_host(monkeypatch: pytest.MonkeyPatch, kept: bytes) -> tuple[list[Path], list[str]]:
+    """Collect the result of a record while the host has these samples; what is shown, and said."""
+    paths: list[Path] = []
+    lines: list[str] = []
+    monkeypatch.setattr(reconciler.announce, "show_line", lambda _, line: lines.append(line))
+    answer = SimpleNamespace(ok=True, stdout=kept)
+    monkeypatch.setattr(store.connection, "run", lambda *_, **__: answer)
+    spec = BenchmarkSpec(project="ai")
+    room = reconciler.BenchmarkReconciler(
+        host=HOST, spec=spec, report=cast("Any", None), on_result=paths.append
+    )
+    record = baseline.update(Record(), store.make_entry(MEASUREMENT, SUMMARIES), (), 0.1)
+    room._collect(BenchmarkState(machine=Machine(now=0, record=record)))
+    return paths, lines
+
+
+@pytest.mark.usefixtures("reports")
+def test_samples_of_another_result_keep_none_from_being_collected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a run leaves them that was killed between its two writes."""
+    newer = store._dump(MEASUREMENT.model_copy(update={"at": MEASUREMENT.at + 1}))
+    (path,), lines = collect_from_host(monkeypatch, newer)
+    found = pictures.read(path)
+    assert found.summaries == SUMMARIES
+    assert (found.measurement.at, found.measurement.levels) == (MEASUREMENT.at, ())
+    assert found.measurement.fingerprint == MEASUREMENT.fingerprint
+    assert "collected without them" in lines[0]
+    pictures.show([found], io.StringIO())
+
+
+@pytest.mark.usefixtures("reports")
+def test_a_result_has_the_name_of_the_host_that_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of a cloned machine name its original."""
+    cloned = store._dump(MEASUREMENT.model_copy(update={"host": "other-host"}))
+    (path,), _ = collect_from_host(monkeypatch, cloned)
+    found = pictures.read(path)
+    assert found.measurement.host == "ai1"
+    assert found.measurement.levels == MEASUREMENT.levels
+    assert "other-host" not in path.read_text()
 
 
 def test_what_the_host_keeps_is_read_as_it_was() -> None:
@@ -792,7 +1030,214 @@ def test_servers_of_one_host_have_files_of_their_own_on_the_controller(
     slugs = [BenchmarkSpec(project="ai", model=name).slug for name in ("a", "b")]
     paths = {store.find_path(host, slug, 1_700_000_000.0) for slug in slugs}
     assert len(paths) == 2
-    assert all(path is not None and path.name.startswith("ai_1-ai.ollama.") for path in paths)
+    assert all(path is not None and path.name.startswith("ai_1.") for path in paths)
+
+
+@pytest.mark.usefixtures("reports")
+def test_hosts_have_files_of_their_own_on_the_controller() -> None:
+    """Also where a file's name cannot tell them apart, or a disk knows no case."""
+    names = ["服务器一", "服务器二", "ai 1", "ai:1", "ai_1", "AI 1", "a" * 100, "a" * 101, "..."]
+    hosts: list[Any] = [SimpleNamespace(name=name, state=None) for name in names]
+    paths = [store.find_path(host, "ollama", 1_700_000_000.0) for host in hosts]
+    assert len({str(path).lower() for path in paths}) == len(names)
+
+
+def test_a_record_is_as_long_as_the_probe_reads() -> None:
+    """The oldest of it goes first, and never what the latest is held against."""
+    result = make_result(past=1)
+    entry = store.make_entry(result.measurement, result.summaries)
+    references = baseline.make_references(entry)
+    past = baseline.make_past(entry)
+    record = Record(
+        latest=entry,
+        previous=entry,
+        steady=(entry,) * 5,
+        best=references,
+        held=references,
+        history=tuple(past.model_copy(update={"at": past.at + n}) for n in range(50)),
+    )
+    assert store.fit(record) is record
+    longest = len(store._dump(record)) * 2 // 3
+    kept = store.fit(record, longest)
+    assert len(store._dump(kept)) <= longest
+    assert read(record=store._dump(kept).decode()).record == kept
+    assert (kept.latest, kept.held, kept.best) == (entry, references, references)
+    assert kept.history == record.history[50 - len(kept.history) :]
+    least = store.fit(record, 1)
+    assert least == Record(latest=entry)
+
+
+def test_the_samples_of_every_profile_can_be_kept_and_shown(tmp_path: Path) -> None:
+    """Each request asked again as often as one may be, and all of them measured once more."""
+    second = 1234.567890123456
+    sample = Sample(
+        **dict.fromkeys(("sent", "ttft", "ttft_output", "last", "end"), second),
+        **dict.fromkeys(("load", "prefill", "decode", "total"), second),
+        **dict.fromkeys(("prompt_tokens", "cached_tokens", "output_tokens"), 100_000),
+        first_tokens=10_000,
+        chunks=10_000,
+    )
+    most = spec.MOST_SAMPLES * 2 * (1 + sending.RETRIES)
+    result = make_result(repeats=1, loads=[Load(concurrency=1)])
+    sizes = []
+    for count in (0, 1000):
+        repeat = Repeat(wall=1.0, samples=(sample,) * count)
+        levels = (Level(load=Load(concurrency=1), repeats=(repeat,)),)
+        measurement = result.measurement.model_copy(update={"levels": levels})
+        path = tmp_path / f"{count}.json"
+        written = result.model_copy(update={"measurement": measurement})
+        store.write.write_json(path, written.model_dump(mode="json"))
+        sizes.append((len(store._dump(measurement)), path.stat().st_size))
+    (kept, shown) = ((after - before) / 1000 for before, after in zip(*sizes, strict=True))
+    assert kept * most < store.LONGEST
+    assert shown * most < reader.MAXIMUM
+    assert kept < store.SAMPLE
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        (
+            "cp: error copying './x' to './.x.stackmend.1': No space left on device",
+            "cannot write /d/x.json: No space left on device; free 3 MiB there, then run again",
+        ),
+        (
+            "mktemp: failed to create file: Read-only file system; /d cannot be made",
+            "cannot write /d/x.json: Read-only file system; mount it writable, then run again",
+        ),
+        (
+            "/d/x.json is no file: move it elsewhere",
+            "cannot write /d/x.json: /d/x.json is no file: move it elsewhere, then run again",
+        ),
+        (
+            "Permission denied",
+            "cannot write /d/x.json: Permission denied; make it writable, then run again",
+        ),
+    ],
+)
+def test_what_cannot_be_written_says_what_to_do(reason: str, message: str) -> None:
+    assert store.explain_failure("/d/x.json", reason, (2 << 20) + 1) == message
+
+
+def reserve(directory: Path, room: int, options: str) -> subprocess.CompletedProcess[str]:
+    """See whether a directory on a disk of its own, mounted so, has this much room."""
+    body = read_script("stackmend.connection", "walk")
+    body += read_script("stackmend.worker.benchmark", "reserve")
+    files = [str(directory / name) for name in ("x.json", "x.latest.json")]
+    script = 'mount -t tmpfs -o "$1" none "$2" && sh -c "$3" reserve "$4" "$5" "$6"'
+    script += '; status=$?; ls -A "$2"; exit $status'
+    return subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", script, "x", options, directory, body, str(room), *files],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("room", "options", "reason"),
+    [
+        (100_000, "size=1m,mode=755", ""),
+        (2_000_000, "size=1m,mode=755", "No space left on device"),
+        (100_000, "ro,mode=755", "Read-only file system"),
+        (100_000, "size=1m,mode=777", "others than root may write to"),
+    ],
+)
+def test_room_for_a_result_is_known_before_it_is_measured(
+    room: int, options: str, reason: str, tmp_path: Path
+) -> None:
+    done = reserve(tmp_path, room, options)
+    assert (done.returncode == 0) is (not reason), done.stderr
+    assert reason in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_file_in_the_way_is_known_before_it_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "x.latest.json").mkdir()
+    files = store.Files(str(tmp_path / "x.json"), str(tmp_path / "x.latest.json"))
+    with connected.local() as host, pytest.raises(StepError) as error:
+        store.reserve(host, files, BenchmarkSpec(project="ai"))
+    assert "x.latest.json is no file: move it elsewhere, then run again" in str(error.value)
+    (tmp_path / "x.latest.json").rmdir()
+    with connected.local() as host:
+        store.reserve(host, files, BenchmarkSpec(project="ai"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def measure_of(monkeypatch: pytest.MonkeyPatch, **replaced: Any) -> list[Path]:
+    """Measure a server that is none, with parts of the measurement replaced; what is shown."""
+    shown: list[Path] = []
+    asked = BenchmarkSpec(project="ai")
+    room = reconciler.BenchmarkReconciler(
+        host=HOST, spec=asked, report=cast("Any", None), on_result=shown.append
+    )
+    ready = SimpleNamespace(rtt=0.0, load=None, verified=True)
+
+    def ask(*_: object) -> tuple[Level, ...]:
+        shown.append(Path("asked"))
+        return MEASUREMENT.levels
+
+    monkeypatch.setattr(room, "_ask", ask)
+    for name, answer in (("_prepare", ready), ("_complete", FINGERPRINT), ("_make_reader", None)):
+        monkeypatch.setattr(room, name, lambda *_, answer=answer: answer)
+    for module, name in ((reconciler.turns, "take_turn"), (reconciler.progress, "display")):
+        monkeypatch.setattr(module, name, lambda *_, **__: nullcontext())
+    monkeypatch.setattr(reconciler.announce, "show_line", lambda *_: None)
+    monkeypatch.setattr(reconciler.connection, "invalidate", lambda _: None)
+    monkeypatch.setattr(store, "reserve", lambda *_: None)
+    for name, replacement in replaced.items():
+        monkeypatch.setattr(store, name, replacement)
+    action = plan.Measure(subject="x", cause="y", model="m", fingerprint=FINGERPRINT)
+    lease = cast("Any", SimpleNamespace(check=lambda: None))
+    with pytest.raises(StepError, match="no disk"):
+        room._measure(action, BenchmarkState(machine=Machine(now=5.0)), lease)
+    return shown
+
+
+@pytest.mark.usefixtures("reports")
+def test_a_result_that_its_host_cannot_keep_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StepError("no disk")
+
+    asked, path = measure_of(monkeypatch, write_result=refuse)
+    assert asked == Path("asked")
+    assert pictures.read(path).measurement.levels == MEASUREMENT.levels
+
+
+def test_nothing_is_measured_that_no_host_can_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StepError("no disk")
+
+    assert measure_of(monkeypatch, reserve=refuse) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "headers", "refusal"),
+    [
+        (
+            301,
+            b"",
+            {"location": "http://ai/\x1b[2J"},
+            (
+                "refused",
+                "it redirects to http://ai/\\x1b[2J: name that address as endpoint (HTTP 301)",
+            ),
+        ),
+        (
+            307,
+            b"<html>",
+            {},
+            ("refused", "it redirects elsewhere: name that address as endpoint (HTTP 307)"),
+        ),
+        (500, b"{}", {}, ("error", "no reason given (HTTP 500)")),
+        (404, b'{"error": null}', {}, ("refused", "no reason given (HTTP 404)")),
+    ],
+)
+def test_a_refusal_without_a_reason_says_so(
+    status: int, content: bytes, headers: dict[str, str], refusal: tuple[str, str]
+) -> None:
+    answer: Any = SimpleNamespace(status_code=status, read=lambda: content, headers=headers)
+    assert sending._read_refusal(answer) == refusal
 
 
 def test_servers_have_files_of_their_own() -> None:

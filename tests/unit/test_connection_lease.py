@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stackmend.connection import LeaseHeld, hold_lock
+from stackmend.connection import LeaseHeld, RemoteError, hold_lock
 from tests.connected import local
 
 
@@ -33,3 +33,12 @@ def test_the_holder_is_one_short_line(written: bytes, told: str, tmp_path: Path)
     assert caught.value.reason.endswith(told)
     assert len(caught.value.reason) < 400
     assert caught.value.reason.isprintable()
+
+
+@pytest.mark.parametrize("path", ["/proc/lock", "/proc/none/lock"])
+def test_a_lock_that_cannot_be_written_says_what_to_do(path: str) -> None:
+    with local() as host, pytest.raises(RemoteError) as caught, hold_lock(host, path):
+        pass
+    assert "cannot" in caught.value.reason
+    assert caught.value.reason.endswith("writable, then run again")
+    assert "sh: " not in caught.value.reason

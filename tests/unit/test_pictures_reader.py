@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from stackmend.worker.pictures import ResultError, read, read_all, reader
+from stackmend.worker.benchmark import reader
+from stackmend.worker.pictures import ResultError, read, read_all
 from tests.unit.benchmark_results import make_result
 
 Change = Callable[[dict[str, Any]], object]
@@ -124,3 +125,25 @@ def test_a_file_that_is_too_large_is_not_read(
 def test_too_many_results_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="1001 results are more than the 1000"):
         read_all([tmp_path / "ai1.json"] * 1001)
+
+
+def test_a_file_is_readable_as_long_as_it_is_a_result(tmp_path: Path) -> None:
+    path = tmp_path / "ai1.json"
+    assert not reader.is_readable(path)
+    write(path)
+    assert reader.is_readable(path)
+    write(path, lambda data: data["summaries"][0]["output_tps"].update(median=1e300))
+    assert not reader.is_readable(path)
+    write(path)
+    assert reader.is_readable(path)
+    path.write_text(path.read_text()[:-10])
+    assert not reader.is_readable(path)
+
+
+def test_a_file_that_stays_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "ai1.json")
+    read_before = reader.read
+    seen: list[Path] = []
+    monkeypatch.setattr(reader, "read", lambda file: seen.append(file) or read_before(file))
+    assert [reader.is_readable(path) for _ in range(3)] == [True] * 3
+    assert seen == [path]

@@ -9,6 +9,7 @@ import pytest
 
 from stackmend.reporting import Ending, collect, write
 from stackmend.worker import pictures
+from stackmend.worker.benchmark import reader
 from stackmend.worker.pictures import ExtraMissingError
 from stackmend.worker.showing import Benchmarks
 from tests.unit.benchmark_results import make_result
@@ -40,6 +41,43 @@ def test_a_run_ends_with_a_table_of_all_hosts_and_a_page(
     titles = [line for line in shown.splitlines() if line.startswith(("a", "b"))]
     assert len(titles) == 2, shown
     assert "<script" not in page.read_text()
+
+
+def test_a_file_that_is_no_result_is_named_and_the_others_are_shown(
+    collected: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collected[0].write_text(collected[0].read_text()[:1000])
+    missing = tmp_path / "c.json"
+    show([*collected, missing], tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[0] for line in lines if line.startswith(("a", "b"))] == ["a"], lines
+    problems = [line for line in lines if "not shown" in line]
+    assert [collected[0].name in problems[0], missing.name in problems[1]] == [True, True]
+    assert problems[0].endswith("; remove it, then run again")
+    assert problems[1].endswith("; run again")
+    assert (tmp_path / "benchmarks" / "benchmark.html").exists()
+
+
+def test_where_no_file_is_a_result_each_is_named(
+    collected: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in collected:
+        path.write_text("")
+    show(collected, tmp_path)
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_of_more_results_than_a_page_has_the_first_are_shown(
+    collected: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reader, "MAXIMUM_RESULTS", 1)
+    show(collected, tmp_path)
+    shown = capsys.readouterr().err
+    assert "1 of 2 results are beyond the 1 of one page; run python -m" in shown
+    assert [line[0] for line in shown.splitlines() if line.startswith(("a", "b"))] == ["a"]
 
 
 def test_without_the_extra_the_table_alone_is_shown(

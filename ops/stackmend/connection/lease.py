@@ -44,6 +44,10 @@ FREE_WITHIN = 1.0
 _SCRIPT = """
 umask 077
 private {directory} || exit
+if ! refused=$({{ : >>{path}; }} 2>&1); then
+  echo "cannot write the lock: ${{refused##*: }}; make "{directory}" writable, then run again" >&2
+  exit 73
+fi
 exec 9>>{path} || exit
 lock() {{
   timeout 20 flock -n 9

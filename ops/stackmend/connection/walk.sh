@@ -104,14 +104,15 @@ private() (
   if guarded "$1"; then return 0; fi
   if reach "$1" && ! rooted "$real"; then
     echo "others than root may write to $1: see what is in it, then chown it to root and chmod go-w" >&2
-  elif [ -z "$obstacle" ] && (umask 077 && dig "$real"); then
+  elif [ -z "$obstacle" ] && refused=$( (umask 077 && dig "$real") 2>&1); then
     return 0
   else
     case $obstacle in
     closed*) obstacle="Permission denied at ${obstacle#*  }" ;;
     ?*) obstacle="${obstacle#*  } is in the way" ;;
+    *) obstacle="${refused##*: }; make its directory writable, then run again" ;;
     esac
-    echo "$1 cannot be made${obstacle:+: $obstacle}" >&2
+    echo "$1 cannot be made: $obstacle" >&2
   fi
   return 1
 )

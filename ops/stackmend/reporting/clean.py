@@ -1,8 +1,10 @@
 """A record without secrets, without what steers a terminal, and not too long."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, get_args
+
+from pydantic import BaseModel
 
 from stackmend.redaction import MASK, redact_likely, redactor
 from stackmend.reporting.state import Done, Outcome
@@ -25,28 +27,59 @@ _FIXED = {
 }
 
 
-def clean(data: Any, secrets: Iterable[str]) -> Any:
+def clean(data: Any, secrets: Iterable[str], fixed: Mapping[str, str] = _FIXED) -> Any:
     """The same data, fit to be written and shown.
 
     :param data: the record, or a part of it: strings, lists and mappings.
     :param secrets: what is replaced, in whatever notation it is written.
+    :param fixed: by field, a pattern of its own words, which stay even where a secret is one.
     """
-    return _Cleaner(redactor(frozenset(secrets)).redact).clean(data)
+    return _Cleaner(redactor(frozenset(secrets)).redact, fixed).clean(data)
+
+
+def find_own_words(model: type[BaseModel]) -> dict[str, str]:
+    """By field, a pattern of the words that a model, and those within it, allow there alone.
+
+    >>> class Row(BaseModel):
+    ...     outcome: Literal["worse", "equal"]
+    >>> find_own_words(Row)
+    {'outcome': 'equal|worse'}
+
+    :param model: the model; of fields with one name the words are taken together.
+    """
+    schema = model.model_json_schema()
+    found: dict[str, set[str]] = {}
+    for part in (schema, *schema.get("$defs", {}).values()):
+        for name, field in part.get("properties", {}).items():
+            if words := set(_list_words(field)):
+                found.setdefault(name, set()).update(words)
+    return {name: "|".join(map(re.escape, sorted(words))) for name, words in found.items()}
+
+
+def _list_words(field: Any) -> Iterator[str]:
+    if isinstance(field, dict):
+        yield from field.get("enum", [field["const"]] if "const" in field else [])
+    for item in field.values() if isinstance(field, dict) else field:
+        if isinstance(item, dict | list):
+            yield from _list_words(item)
 
 
 class _Cleaner:
-    def __init__(self, redact: Callable[[str], str]) -> None:
+    def __init__(self, redact: Callable[[str], str], fixed: Mapping[str, str]) -> None:
         self._redact = redact
+        self._fixed = fixed
 
-    def clean(self, data: Any) -> Any:
+    def clean(self, data: Any, own: str = "(?!)") -> Any:
         if isinstance(data, str):
+            if re.fullmatch(own, data):
+                return data
             return make_lines_printable(self._redact(data))
         if isinstance(data, list):
             left = len(data) - LINES_LIMIT
             if left > 0 and all(isinstance(item, str) for item in data):
                 # The end of a log explains it.
                 data = [f"… ({left:,} earlier lines)", *data[left:]]
-            return [self.clean(item) for item in data]
+            return [self.clean(item, own) for item in data]
         if isinstance(data, dict):
             return {
                 make_printable(key): self._clean_field(key, value) for key, value in data.items()
@@ -54,11 +87,9 @@ class _Cleaner:
         return data
 
     def _clean_field(self, key: str, value: Any) -> Any:
-        if isinstance(value, str) and re.fullmatch(_FIXED.get(key, "(?!)"), value):
-            return value
         if key in ("planned", "done") and isinstance(value, list):
             return [self._clean_action(action) for action in value]
-        return self.clean(value)
+        return self.clean(value, self._fixed.get(key, "(?!)"))
 
     def _clean_action(self, action: dict[str, Any]) -> dict[str, Any]:
         return {

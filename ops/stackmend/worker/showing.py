@@ -7,7 +7,11 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from stackmend.redaction import format_safe_line
 from stackmend.reporting import Ending
+
+#: Characters of a line that says why a result is not shown.
+LONGEST = 600
 
 
 class Benchmarks(Ending):
@@ -30,7 +34,13 @@ class Benchmarks(Ending):
 
         if not self._paths:
             return
-        results = pictures.read_all(sorted(self._paths))
+        results, problems = pictures.read_readable(sorted(self._paths))
+        for problem in problems:
+            print(
+                f"--> stackmend: not shown: {format_safe_line(problem, LONGEST)}", file=sys.stderr
+            )
+        if not results:
+            return
         pictures.show(results, sys.stderr)
         try:
             page = pictures.write_page(results, directory / "benchmarks" / "benchmark.html")

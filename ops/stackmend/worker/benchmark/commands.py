@@ -1,8 +1,10 @@
 """From an action to the command that does it: the only place where values are quoted."""
 
+from collections.abc import Sequence
+
 from pyinfra.api import QuoteString, StringCommand
 
-from stackmend.connection import write_own
+from stackmend.connection import script, write_own
 from stackmend.worker.benchmark.spec import ROOT
 
 #: The lock file of the runs that measure a host: one at a time.
@@ -15,6 +17,16 @@ def write(path: str) -> StringCommand:
     :param path: the file.
     """
     return write_own(path)
+
+
+def reserve(room: int, paths: Sequence[str]) -> StringCommand:
+    """Write so many bytes beside files of one directory, and take them away again.
+
+    :param room: bytes.
+    :param paths: the files.
+    """
+    arguments = (str(room), *paths)
+    return script("stackmend.worker.benchmark", "reserve", *arguments, shared=["walk"])
 
 
 def read(path: str, longest: int) -> StringCommand:

@@ -13,7 +13,9 @@ from pyinfra.api.exceptions import FactValueError
 
 from stackmend.answers import read_json
 from stackmend.connection import make_mark, parse_probe, parse_sections, script
+from stackmend.problems import list_problems
 from stackmend.redaction import format_safe_line, redact_likely
+from stackmend.worker.benchmark.reader import check_record
 from stackmend.worker.benchmark.spec import QUEUE_PORT, BenchmarkSpec
 from stackmend.worker.benchmark.state import SCHEMA, Gpu, Machine, Record, Server, Usage
 
@@ -37,18 +39,20 @@ _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 _THREADS = ("LLAMA_ARG_THREADS", "N_THREADS", "OMP_NUM_THREADS")
 
 #: Values that are no secret whatever they are of.
-_HARMLESS = re.compile(r"-?[0-9]{0,9}(?:\.[0-9]{1,6})?|true|false|on|off|yes|no|auto|none", re.I)
+_HARMLESS = re.compile(r"true|false|on|off|yes|no|auto|none", re.I)
+_COUNT = re.compile(r"-?[0-9]{0,9}(?:\.[0-9]{1,6})?")
 
 #: Words of options and variables whose values change a server's speed, and those that forbid it.
 #: The probe has them too, and sends no other values; this holds against a host that lies.
 _SPEEDS = frozenset(
-    """attn batch cache compute cpu ctx devices device draft dtype engine fa flash gpu kernel kv
-    layers len library limit lora m mask mlock mmap mode model moe numa num parallel pooling
-    quantization rope sched split spread tensor threads type ubatch visible worker
+    """attn batch cache compute cpu ctx devices device draft dtype engine fa flash gpu hf hff hfr
+    kernel kv layers len library limit lora m mask mlock mmap mode model moe numa num parallel
+    pooling quantization repo rope sched split spread tensor threads type ubatch visible worker
     workers""".split()
 )
-_NEVER = frozenset("api auth hf hft key keys pass password secret token url".split())
+_NEVER = frozenset("api auth hft key keys pass password secret token url".split())
 _WORD = re.compile(r"[a-z0-9]+")
+_SECRET_WORD = re.compile(r"(?!tokens$).*(?:key|token|secret|pass|credential).*")
 _PLAIN = re.compile(r"[A-Za-z0-9_./,:+-]{1,200}")
 _COMMAND = re.compile(r"[a-z][a-z0-9_.-]{0,30}|/[A-Za-z0-9_./-]{1,120}")
 
@@ -64,6 +68,7 @@ class Query:
     worker: str = ""
     server: str = ""
     port: int = 0
+    record: str = ""
 
 
 class BenchmarkHost(FactBase[Machine]):
@@ -106,9 +111,8 @@ class BenchmarkHost(FactBase[Machine]):
         """
         if not _NUMBER.fullmatch(str(port)):
             raise FactValueError(f"port: must be a number; got {port!r}")
-        self._query = Query(
-            make_mark(), service, worker, f"{address}:{port}" if address else service, int(port)
-        )
+        server = f"{address}:{port}" if address else service
+        self._query = Query(make_mark(), service, worker, server, int(port), record)
         return script(
             "stackmend.worker.benchmark",
             "probe",
@@ -172,7 +176,7 @@ def parse(output: Sequence[str], query: Query) -> Machine:
                 )
             )
     gpus, driver = _parse_gpus(_get_lines(found, "gpus"), _get_lines(found, "amd"))
-    record, problem = _parse_record(found.get("record"))
+    record, problem = _parse_record(found.get("record"), query.record)
     return Machine(
         now=float(_get_lines(found, "clock")[0]),
         cpu=clean_line(" ".join(_get_lines(found, "cpu"))),
@@ -329,9 +333,11 @@ def _keep_value(name: str, value: str) -> str:
     if _HARMLESS.fullmatch(value):
         return value
     words = set(_WORD.findall(name.lower()))
-    if words & _SPEEDS and not words & _NEVER and _PLAIN.fullmatch(value):
-        return redact_likely(value)
-    return "…"
+    if words & _NEVER or any(map(_SECRET_WORD.fullmatch, words - _SPEEDS)):
+        return "…"
+    if _COUNT.fullmatch(value):
+        return value
+    return redact_likely(value) if words & _SPEEDS and _PLAIN.fullmatch(value) else "…"
 
 
 def _keep_command(argument: str) -> str:
@@ -421,19 +427,27 @@ def _explain(found: Sections, query: Query, servers: Sequence[Server]) -> str:
     return ""
 
 
-def _parse_record(section: tuple[int, list[str]] | None) -> tuple[Record, str]:
+def _parse_record(section: tuple[int, list[str]] | None, file: str) -> tuple[Record, str]:
     if section is None:
         return Record(), ""
     status, lines = section
+    record = f"the record of what was measured{f' ({file})' if file else ''}"
     if status != 0:
         return (
             Record(),
-            f"cannot read the record of what was measured: {clean_line(' '.join(lines))}",
+            f"cannot read {record}: {clean_line(' '.join(lines))}",
         )
     try:
         raw = read_json("\n".join(lines))
-        if isinstance(raw, dict) and raw.get("schema_version") != SCHEMA:
-            return Record(), "the record of what was measured is of another version of stackmend"
+    except ValueError:
+        return Record(), f"{record} is not one of stackmend"
+    if isinstance(raw, dict) and raw.get("schema_version") != SCHEMA:
+        return Record(), f"{record} is of another version of stackmend"
+    try:
+        check_record(raw)
         return Record.model_validate(raw), ""
-    except (ValidationError, ValueError):
-        return Record(), "the record of what was measured is not one of stackmend"
+    except ValidationError as error:
+        reason = next(list_problems(error))
+    except ValueError as error:
+        reason = str(error)
+    return Record(), f"{record} is not one of stackmend: {clean_line(reason, LONGEST_SETTING)}"

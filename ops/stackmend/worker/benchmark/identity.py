@@ -513,6 +513,8 @@ def _explain(reply: Reply) -> str:
     """Why an answer says nothing; empty where it does."""
     if reply.status in (401, 403):
         return f"it asks for a key (HTTP {reply.status}): add api_key"
+    if 300 <= reply.status < 400:
+        return f"it redirects (HTTP {reply.status}): name the address that it leads to as endpoint"
     if reply.status != 200:
         return f"it answers HTTP {reply.status}"
     return f"its answer is no JSON: {reply.reason}" if reply.reason else ""

@@ -414,7 +414,7 @@ def _find_record_problem(state: BenchmarkState) -> Iterator[Finding]:
             subject="stored result",
             kind="unreadable",
             cause=state.machine.record_problem,
-            remedy="none needed: it is written anew",
+            remedy="copy it elsewhere to keep it: the next result takes its place",
             blocks=False,
         )
 

@@ -12,7 +12,12 @@ export LC_ALL PATH
 has() { command -v "$1" >/dev/null 2>&1; }
 
 section clock date +%s
-[ ! -e "$record" ] || section record head -c 4194304 "$record"
+# Reading a FIFO would wait for whoever writes to it.
+if [ -f "$record" ]; then
+  section record head -c 4194304 "$record"
+elif [ -e "$record" ]; then
+  section record sh -c 'echo "it is no file; move it elsewhere"; exit 1'
+fi
 begin cpu
 sed -n 's/^\(model name\|Model\|CPU part\|cpu model\)[	 ]*: *//p' /proc/cpuinfo 2>/dev/null | sort -u |
   head -n 4 | quoted
@@ -35,21 +40,12 @@ for file in /sys/class/drm/card*/device/mem_info_vram_total; do
 done 2>/dev/null | quoted
 end 0
 
-# What of an environment changes a server's speed; no value that may be secret.
+# What of an environment changes a server's speed.
 speeds='^"?(OLLAMA_|LLAMA_|GGML_|OMP_|OPENBLAS_|MKL_|VLLM_|CUDA_VISIBLE_DEVICES=|NVIDIA_VISIBLE_DEVICES=|INTERRUPT_REQUESTS=|HIP_VISIBLE_DEVICES=|ROCR_VISIBLE_DEVICES=|HSA_OVERRIDE_|N_THREADS=|N_CTX=|N_BATCH=|N_GPU_LAYERS=|MODEL=|WEB_CONCURRENCY=)'
-secrets='^"?[A-Za-z0-9_]*(KEY|TOKEN|SECRET|PASS|CREDENTIAL|ORIGINS|HOST=)'
 
-# The same of arguments, one a line; that behind a key is left out, as is a key itself.
-open_arguments() {
-  awk '
-    hidden { hidden = 0; next }
-    tolower($0) ~ /(key|token|secret|password)/ { if ($0 !~ /=/) hidden = 1; next }
-    { print }'
-}
-
-# What is watched: a process and the port that it listens on, in the kernel's digits.
 # What of variables or arguments, one a line, leaves the host: names, and values that are numbers,
 # answers to a question, or plain values of known options; of commands those that are paths or words.
+# A name is known by its whole words: monkey is no key, and tokens are counted.
 # $1 is "setting" or "argument", $2 "json" where each line is a string of JSON.
 keep() {
   awk -v kind="$1" -v form="$2" -v known="$known" -v never="$never" '
@@ -60,25 +56,28 @@ keep() {
       if (dot) text = substr(text, 1, dot - 1)
       return text ~ /^[0-9]*$/ && length(text) < 10
     }
-    function may_leave(name, words, count, number, found) {
+    # 1 where plain values may leave, 0 where numbers alone may, less where it may be of a secret.
+    function trust(name, words, count, number, found, barred) {
       name = tolower(name)
       gsub(/[^a-z0-9]+/, " ", name)
       count = split(name, words, " ")
       for (number = 1; number <= count; number++) {
-        if (index(" " never " ", " " words[number] " ")) return 0
         if (index(" " known " ", " " words[number] " ")) found = 1
+        else if (words[number] ~ /key|token|secret|pass|credential/ && words[number] != "tokens") return -2
+        else if (index(" " never " ", " " words[number] " ")) barred = 1
       }
-      return found
+      return barred ? -1 : found + 0
     }
     # Strings, since a slash within brackets of a literal is written differently for each awk.
     function is_plain(text) {
       # A value that is a pair of its own may name a secret.
-      if (tolower(text) ~ /(pass|pwd|secret|token|credential|key).*:/) return 0
+      if (tolower(text) ~ /(pass|pwd|secret|token|credential|api[-_]?key|private[-_]?key).*:/) return 0
       return text ~ "^[A-Za-z0-9_.,/:+-]+$" && length(text) <= 200
     }
-    function value(name, text) {
-      if (is_number(text) || tolower(text) ~ /^(true|false|on|off|yes|no|auto|none)$/) return text
-      return may_leave(name) && is_plain(text) ? text : "…"
+    function value(name, text, trusted) {
+      if (tolower(text) ~ /^(true|false|on|off|yes|no|auto|none)$/) return text
+      trusted = trust(name)
+      return trusted >= 0 && is_number(text) || trusted > 0 && is_plain(text) ? text : "…"
     }
     function command(text) {
       if (text ~ /^[a-z][a-z0-9_.-]*$/ && length(text) < 32) return text
@@ -87,7 +86,9 @@ keep() {
     form == "json" { if ($0 !~ /^".*"$/) next; $0 = substr($0, 2, length($0) - 2) }
     { at = index($0, "="); name = at ? substr($0, 1, at - 1) : $0; rest = substr($0, at + 1) }
     kind == "setting" {
-      if (name ~ /^[A-Za-z0-9_]+$/) print kind, name (at ? "=" value(name, rest) : "")
+      # Neither a key nor where it listens changes a speed.
+      if (name !~ /^[A-Za-z0-9_]+$/ || tolower(name) ~ /(origins|host)$/ || trust(name) == -2) next
+      print kind, name (at ? "=" value(name, rest) : "")
       next
     }
     /^-/ {
@@ -99,6 +100,7 @@ keep() {
     { print kind, option == "" ? command($0) : option == "-" ? "…" : value(option, $0); option = "" }'
 }
 
+# What is watched: a process and the port that it listens on, in the kernel's digits.
 watched='' listening=''
 
 # The limits that hold for a process, from all groups above it, and the threads that it computes
@@ -120,7 +122,7 @@ describe_process() {
   own=$(cat "/proc/$1/cgroup" 2>/dev/null)
   for process in $1 $(below "$1"); do
     [ "$(cat "/proc/$process/cgroup" 2>/dev/null)" = "$own" ] || continue
-    { tr '\000' '\n' <"/proc/$process/cmdline"; } 2>/dev/null | awk '
+    { tr '\n\000' ' \n' <"/proc/$process/cmdline"; } 2>/dev/null | awk '
       sub(/^(--threads|-t|--n_threads|--n-threads)=/, "") { wanted = 1 }
       wanted && /^[0-9]+$/ { print "threads " $0 }
       { wanted = /^(--threads|-t|--n_threads|--n-threads)$/ }'
@@ -147,9 +149,9 @@ describe_container() {
   begin "$1 $2"
   docker inspect --format "$shape" "$2" 2>/dev/null | quoted
   docker inspect --format '{{range .Config.Env}}{{println (json .)}}{{end}}' "$2" 2>/dev/null |
-    grep -E "$speeds" | grep -Eiv "$secrets" | head -n 200 | keep setting json | quoted
+    grep -E "$speeds" | head -n 200 | keep setting json | quoted
   docker inspect --format '{{range .Args}}{{println (json .)}}{{end}}' "$2" 2>/dev/null |
-    open_arguments | head -n 200 | keep argument json | quoted
+    head -n 200 | keep argument json | quoted
   end 0
   process=$(docker inspect --format '{{.State.Pid}}' "$2" 2>/dev/null)
   case $process in
@@ -196,6 +198,55 @@ of_service() {
   done
 }
 
+# What answers at an endpoint: several programs may listen on one port, each on an address of its own.
+
+# The containers that publish the port: the address, the port within, and the container's id.
+list_published() {
+  # shellcheck disable=SC2016 # the template's own
+  for id in $(docker ps -q --no-trunc --filter "publish=$port" 2>/dev/null |
+    grep -x '[0-9a-f]\{64\}' | head -n 64); do
+    docker inspect --format '{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println (json .HostIP) .HostPort $inner}}{{end}}{{end}}' "$id" 2>/dev/null |
+      sed -n "s|^\("'"[0-9A-Fa-f:.]*"'"\) $port \([0-9]\{1,5\}\)/tcp\$|\1 \2 $id|p"
+  done
+}
+
+# The processes that listen on it: the address, and the process.
+list_listeners() {
+  ss -ltnpH "sport = :$port" 2>/dev/null |
+    sed -n 's/^[^ ]* *[0-9]* *[0-9]* *\([^ ]*\):[0-9]* .*pid=\([0-9]*\).*/\1 \2/p'
+}
+
+# What follows the address in the first line that is of the endpoint's ("own"), or of all ("any").
+choose() {
+  awk -v address="$address" -v kind="$1" '
+    BEGIN { named = address == "localhost"; six = address ~ /:/ }
+    {
+      gsub(/[]["]|%.*/, "", $1)
+      sub(/^::ffff:/, "", $1)
+      own = $1 == address || named && ($1 == "127.0.0.1" || $1 == "::1")
+      any = $1 == "" || $1 == "*" || !six && $1 == "0.0.0.0" || (six || named) && $1 == "::"
+      if (NF > 1 && (kind == "own" ? own : any)) {
+        $1 = ""
+        print
+        exit
+      }
+    }'
+}
+
+# The process of the host that is the endpoint.
+describe_listener() {
+  process=${process# }
+  begin "process $process"
+  { tr '\n\000' ' \n' <"/proc/$process/environ"; } 2>/dev/null |
+    grep -E "$speeds" | head -n 200 | keep setting text | quoted
+  { tr '\n\000' ' \n' <"/proc/$process/cmdline"; } 2>/dev/null |
+    head -n 200 | keep argument text | quoted
+  end 0
+  describe_process "$process"
+  watched=$process
+  listening=$process:$(printf '%04X' "$port")
+}
+
 if [ -n "$service" ]; then
   if has docker; then
     of_service server "$service"
@@ -205,28 +256,22 @@ if [ -n "$service" ]; then
     end 127
   fi
 elif is_here "$address"; then
-  found=''
-  has docker && found=$(docker ps -q --no-trunc --filter "publish=$port" 2>/dev/null |
-    grep -x '[0-9a-f]\{64\}' | head -n 1)
-  if [ -n "$found" ]; then
-    # shellcheck disable=SC2016 # the template's own
-    inner=$(docker inspect --format '{{range $inner, $outer := .NetworkSettings.Ports}}{{range $outer}}{{println $inner .HostPort}}{{end}}{{end}}' "$found" 2>/dev/null |
-      sed -n "s|^\([0-9]\{1,5\}\)/tcp $port\$|\1|p" | head -n 1)
-    describe_container server "$found" "$inner"
-  elif has ss; then
-    process=$(ss -ltnpH "sport = :$port" 2>/dev/null | sed -n 's/.*pid=\([0-9]*\).*/\1/p' | head -n 1)
-    if [ -n "$process" ]; then
-      begin "process $process"
-      { tr '\000' '\n' <"/proc/$process/environ"; } 2>/dev/null |
-        grep -E "$speeds" | grep -Eiv "$secrets" | head -n 200 | keep setting text | quoted
-      { tr '\000' '\n' <"/proc/$process/cmdline"; } 2>/dev/null |
-        open_arguments | head -n 200 | keep argument text | quoted
-      end 0
-      describe_process "$process"
-      watched=$process
-      listening=$process:$(printf '%04X' "$port")
+  published='' listeners=''
+  has docker && published=$(list_published)
+  has ss && listeners=$(list_listeners)
+  for kind in own any; do
+    # shellcheck disable=SC2046
+    set -- $(printf '%s\n' "$published" | choose $kind)
+    if [ -n "${2-}" ]; then
+      describe_container server "$2" "$1"
+      break
     fi
-  fi
+    process=$(printf '%s\n' "$listeners" | choose $kind)
+    if [ -n "$process" ]; then
+      describe_listener
+      break
+    fi
+  done
 fi
 [ -z "$queues" ] || ! has docker || of_service queue "$queues"
 

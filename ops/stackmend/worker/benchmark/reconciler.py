@@ -24,6 +24,7 @@ from stackmend.worker.benchmark import (
     measuring,
     progress,
     queue,
+    reader,
     statistics,
     store,
     turns,
@@ -156,13 +157,13 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         )
         latest = machine.record.latest
         path = store.find_path(self.host, self.spec.slug, latest.at) if latest is not None else None
-        collected = path is None or path.exists()
         shortfalls = list_shortfalls(self.spec, machine.record)
         return BenchmarkState(
             machine=machine,
             answers=answers,
-            collected=collected,
-            is_outdated=path is not None and collected and store.is_outdated(path, shortfalls),
+            # What cannot be shown is collected once more, over what lies there.
+            collected=path is None or reader.is_readable(path),
+            is_outdated=path is not None and reader.is_outdated(path, shortfalls),
         )
 
     def _complete_answers(self, state: BenchmarkState) -> BenchmarkState:
@@ -200,6 +201,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         reader = self._make_reader(state, lease)
         held = baseline.find_next(self.spec, record, action.fingerprint)
         shared = self.spec.endpoint is not None
+        store.reserve(self.host, self._files, self.spec)
         with (
             turns.take_turn(self.host, endpoint, shared=shared),
             progress.display(self.host, self.spec.server) as on_progress,
@@ -240,7 +242,12 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         entry = store.make_entry(measurement, summaries, retries)
         lease.check()
         updated = baseline.update(record, entry, held, self.spec.threshold)
-        store.write_result(self.host, self._files, measurement, updated)
+        try:
+            store.write_result(self.host, self._files, measurement, updated)
+        except (StepError, connection.RemoteError):
+            # What was measured is worth more than the minutes that it took.
+            self._collect_result(measurement, updated)
+            raise
         self._measured = entry
         # What was written is what the next reading is to find.
         connection.invalidate(self.host)
@@ -346,16 +353,22 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
     def _collect(self, state: BenchmarkState) -> None:
         """Write the result that the host has to the controller.
 
-        :raises StepError: the host has lost it, or it cannot be written.
+        :raises StepError: it cannot be written.
         """
         record = state.machine.record
         latest = record.latest
         assert latest is not None, "it was planned to be collected"
         measurement = store.read_measurement(self.host, self._files.latest, latest.at)
         if measurement is None:
-            raise StepError(
-                f"{self._files.latest} is not the result that the record names; remove "
-                f"{self._files.record} to measure again"
+            # A run that is killed between its two writes leaves samples that are of no result.
+            announce.show_line(
+                self.host,
+                f"{self._files.latest} has no samples of the result in {self._files.record}: "
+                "collected without them",
+            )
+            model = fingerprint.find_model(self.spec, state.answers)
+            measurement = store.restore_measurement(
+                self.host, self.spec, latest, model.name if model is not None else ""
             )
         self._collect_result(measurement, record)
 

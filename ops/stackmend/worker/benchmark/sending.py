@@ -211,6 +211,11 @@ class _Attempt:
 def _read_refusal(answer: HTTPResponse) -> tuple[Invalid, str]:
     status = answer.status_code
     content = answer.read()
+    if 300 <= status < 400:
+        # Nothing is sent to where an answer leads: it may be anywhere.
+        named = answer.headers.get("location")
+        target = f"to {format_message(named)}" if named else "elsewhere"
+        return "refused", f"it redirects {target}: name that address as endpoint (HTTP {status})"
     try:
         reason = format_message(parse_object(content).get("error"))
     except ValueError:

@@ -1,8 +1,8 @@
 """Pictures of a benchmark: a page, PNG, and a table for a terminal, all with the same figures."""
 
+from stackmend.worker.benchmark.reader import ResultError, read, read_all, read_readable
 from stackmend.worker.pictures.charts import ExtraMissingError
 from stackmend.worker.pictures.files import write_page, write_pages, write_pictures
-from stackmend.worker.pictures.reader import ResultError, read, read_all
 from stackmend.worker.pictures.table import show
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "ResultError",
     "read",
     "read_all",
+    "read_readable",
     "show",
     "write_page",
     "write_pages",

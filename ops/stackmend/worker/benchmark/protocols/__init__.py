@@ -221,7 +221,7 @@ def format_message(value: Any) -> str:
     """
     if isinstance(value, dict):
         value = value.get("message", value)
-    return _shorten(value) or "no reason given"
+    return ("" if value is None else _shorten(value)) or "no reason given"
 
 
 def _shorten(value: Any) -> str:
