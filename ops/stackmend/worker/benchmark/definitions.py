@@ -40,7 +40,7 @@ CLOCK_SHARE, CLOCK = 0.05, 0.05
 #: The share of the writing time in which the text of an answer has to come.
 STREAMED = 0.5
 
-#: Tokens of reasoning that are no text: those that begin and end it.
+#: Tokens that are no text: those that begin and end reasoning, or half of a character.
 HIDDEN = 4
 
 #: The share of the tokens that come as pieces of their own where a server does not bundle: some
@@ -94,6 +94,7 @@ class Counts:
     :param prompt: tokens of the prompt, those that it had kept included.
     :param kept: those of them that it had kept.
     :param output: tokens of the answer, its reasoning included.
+    :param assumed: whether the server did not count these, and says that it reached its limit.
     :param reasoning: those of them that are reasoning.
     :param load: seconds for loading the model.
     :param prefill: seconds for the prompt.
@@ -112,6 +113,7 @@ class Counts:
     total: float | None = None
     full: bool | None = None
     reasoning: int | None = None
+    assumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -283,6 +285,14 @@ def _check_output(answer: Answer, question: Question) -> Problem | None:
     tokens, asked = answer.counts.output, question.output_tokens
     if tokens is None:
         return Problem("uncounted", "the server does not count the tokens of its answer")
+    pieces = len(answer.texts)
+    # Its own limit may be what is left of its context.
+    if answer.counts.assumed and pieces < min(UNBUNDLED * tokens, tokens - HIDDEN):
+        return Problem(
+            "uncounted",
+            "the server does not count the tokens of its answer: it says that it has reached its "
+            f"limit of {asked}, and sends {pieces} pieces of text",
+        )
     if tokens > asked:
         return Problem("implausible", f"the server counts {tokens} tokens where {asked} were asked")
     if tokens < asked and answer.counts.full:

@@ -160,5 +160,5 @@ class _Parser(Parser):
     def _finish(self, at: float) -> None:
         # llama-cpp-python does not count what it streams; that the limit was reached, it says.
         if "output" not in self._counts and self._counts.get("full"):
-            self._add_counts(output=self._output_tokens)
+            self._add_counts(output=self._output_tokens, assumed=True)
         self.ended = at
