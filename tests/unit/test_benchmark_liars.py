@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -9,14 +10,17 @@ from typing import Any, Literal
 import pytest
 from pyinfra.api.host import Host
 
+from stackmend.connection import http_client
 from stackmend.errors import StepError
 from stackmend.worker.benchmark import measuring
+from stackmend.worker.benchmark.contact import measure_round_trips
 from stackmend.worker.benchmark.endpoint import Endpoint
+from stackmend.worker.benchmark.sending import open_client
 from stackmend.worker.benchmark.spec import Limits, Profile
 from stackmend.worker.benchmark.state import Summary
 from stackmend.worker.benchmark.statistics import summarize
 from tests.connected import local
-from tests.unit.benchmark_server import Asked, Served, Wire, last, serving, text
+from tests.unit.benchmark_server import Asked, Served, Wire, describe, last, serving, text
 
 pytestmark = pytest.mark.slow
 
@@ -97,3 +101,58 @@ def test_a_server_that_counts_no_stream_is_measured(here: Host) -> None:
     with serving(post) as served:
         found = measure(here, served)
     assert (found.median.valid, found.median.invalid) == (10, ())
+
+
+# The round trip, which is taken out of the time to a first token
+
+
+def measure_trip(host: Host, served: Served) -> float:
+    with open_client(host, at(served), 5) as client:
+        return measure_round_trips(client, at(served), "/v1/models")
+
+
+def test_a_busy_moment_is_no_part_of_a_round_trip(here: Host) -> None:
+    pauses = itertools.cycle([0.0, 0.03, 0.02, 0.03])
+
+    def get(wire: Wire, asked: Asked) -> None:
+        time.sleep(next(pauses))
+        describe(wire, asked)
+
+    with serving(answer, get) as served:
+        assert measure_trip(here, served) < 0.015
+
+
+def test_what_a_server_does_for_the_list_of_its_models_is_no_part_of_a_round_trip(
+    here: Host,
+) -> None:
+    """A gateway asks others for it; the time to a first token does not get shorter by that."""
+
+    def get(wire: Wire, asked: Asked) -> None:
+        time.sleep(0.1)
+        describe(wire, asked)
+
+    def post(wire: Wire, asked: Asked) -> None:
+        answer(wire, asked, first=0.15)
+
+    with serving(post, get) as served:
+        found = measure(here, served)
+    assert found.median.ttft is not None
+    assert found.median.ttft[0] >= 0.14
+
+
+def test_connecting_is_no_part_of_a_round_trip(here: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that closes each connection has every request connect anew."""
+    dial = http_client.dial
+
+    def dial_slowly(*arguments: Any, **more: Any) -> Any:
+        time.sleep(0.05)
+        return dial(*arguments, **more)
+
+    def get(wire: Wire, asked: Asked) -> bool:
+        wire.json({"data": [{"id": "m"}]}, more="Connection: close\r\n")
+        return False
+
+    monkeypatch.setattr(http_client, "dial", dial_slowly)
+    with serving(answer, get) as served:
+        assert measure_trip(here, served) < 0.04
+        assert len({asked.number for asked in served.asked}) > 9
