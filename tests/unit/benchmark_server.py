@@ -64,7 +64,7 @@ class Wire:
 
 def event(**fields: Any) -> bytes:
     """One event of OpenAI's API."""
-    return b"data: " + json.dumps({"model": "m", **fields}).encode() + b"\n\n"
+    return b"data: " + json.dumps({"model": "m"} | fields).encode() + b"\n\n"
 
 
 def text(value: str, reason: str | None = None, **fields: Any) -> bytes:

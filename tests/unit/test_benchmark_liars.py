@@ -38,7 +38,7 @@ def at(served: Served, protocol: Literal["ollama", "openai"] = "openai") -> Endp
 
 
 def make_profile(**changed: Any) -> Profile:
-    usual = {
+    usual: dict[str, Any] = {
         "prompt_tokens": 32,
         "output_tokens": TOKENS,
         "concurrency": (1,),
@@ -156,3 +156,29 @@ def test_connecting_is_no_part_of_a_round_trip(here: Host, monkeypatch: pytest.M
     with serving(answer, get) as served:
         assert measure_trip(here, served) < 0.04
         assert len({asked.number for asked in served.asked}) > 9
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_another_model_answers(here: Host, listed: bool) -> None:
+    """A server may call the model as it likes, but not by the name of another one that it has."""
+
+    def get(wire: Wire, asked: Asked) -> None:
+        if asked.path == "/v1/models":
+            wire.json({"data": [{"id": "m"}, *([{"id": "tiny"}] if listed else [])]})
+        else:
+            describe(wire, asked)
+
+    def post(wire: Wire, asked: Asked) -> None:
+        wire.begin()
+        for _ in range(asked.tokens):
+            wire.chunk(text(" w", model="tiny"))
+            time.sleep(0.002)
+        wire.chunk(last(asked))
+        wire.end()
+
+    with serving(post, get) as served:
+        if listed:
+            with pytest.raises(StepError, match="another model answers: tiny"):
+                measure(here, served)
+        else:
+            assert measure(here, served).median.valid == 10

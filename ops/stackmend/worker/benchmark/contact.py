@@ -115,9 +115,8 @@ def choose_protocol(client: HTTPClient, endpoint: Endpoint) -> Protocol:
     :param client: of the server.
     :param endpoint: the server.
     """
-    if endpoint.protocol == "ollama":
-        return Ollama(endpoint.prefix, endpoint.model)
-    protocol = OpenAI(endpoint.prefix, endpoint.model)
+    kind = Ollama if endpoint.protocol == "ollama" else OpenAI
+    protocol = kind(endpoint.prefix, endpoint.model)
     with suppress(connection.HTTPError, ValueError):
         protocol.note_models(parse_object(get_soon(client, protocol.models)))
     return protocol
