@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -77,6 +78,17 @@ def last(asked: Asked, tokens: int | None = None) -> bytes:
     """What ends an answer that is counted."""
     usage = {"prompt_tokens": asked.words, "completion_tokens": tokens or asked.tokens}
     return text("", "length") + event(choices=[], usage=usage) + b"data: [DONE]\n\n"
+
+
+def answer(wire: Wire, asked: Asked, first: float = 0.05, each: float = 0.002) -> None:
+    """An honest answer of OpenAI's API."""
+    wire.begin()
+    time.sleep(first)
+    for _ in range(asked.tokens):
+        wire.chunk(text(" w"))
+        time.sleep(each)
+    wire.chunk(last(asked))
+    wire.end()
 
 
 def describe(wire: Wire, asked: Asked) -> None:

@@ -20,7 +20,7 @@ from stackmend.worker.benchmark.spec import Limits, Profile
 from stackmend.worker.benchmark.state import Summary
 from stackmend.worker.benchmark.statistics import summarize
 from tests.connected import local
-from tests.unit.benchmark_server import Asked, Served, Wire, describe, last, serving, text
+from tests.unit.benchmark_server import Asked, Served, Wire, answer, describe, last, serving, text
 
 pytestmark = pytest.mark.slow
 
@@ -52,17 +52,6 @@ def make_profile(**changed: Any) -> Profile:
 def measure(host: Host, served: Served, **changed: Any) -> Summary:
     (level,) = measuring.measure(host, at(served), make_profile(**changed))
     return summarize(level, Limits())
-
-
-def answer(wire: Wire, asked: Asked, first: float = 0.05, each: float = 0.002) -> None:
-    """An honest answer."""
-    wire.begin()
-    time.sleep(first)
-    for _ in range(asked.tokens):
-        wire.chunk(text(" w"))
-        time.sleep(each)
-    wire.chunk(last(asked))
-    wire.end()
 
 
 # Tokens that nobody counted

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,6 +86,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
     report: Collector
     on_result: Callable[[Path], None]
     _measured: Entry | None = None
+    _has_turn: bool = False
 
     def __post_init__(self) -> None:
         self._files = store.get_files(self.spec)
@@ -116,6 +117,26 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         if latest is not None and not plan.actions:
             self._show(store.find_path(self.host, self.spec.slug, latest.at))
         return Observation(plan, state)
+
+    @contextmanager
+    def take_turn(self, plan: Plan) -> Iterator[None]:
+        """Wait until nothing else that this process measures spoils this measurement.
+
+        Whom it would disturb, and when it begins, is read after that.
+        """
+        if not any(isinstance(action, Measure) for action in plan.actions):
+            yield
+            return
+        spec = self.spec
+        # Where a service answers is not known yet, and no other host reaches it there.
+        address = spec.endpoint.address if spec.endpoint is not None else spec.service_name
+        endpoint = Endpoint(spec.target, address, spec.server_port, "")
+        with turns.take_turn(self.host, endpoint, shared=spec.endpoint is not None):
+            self._has_turn = True
+            try:
+                yield
+            finally:
+                self._has_turn = False
 
     def execute(self, plan: Plan, state: BenchmarkState, lease: connection.Lease) -> bool:
         """Measure, or collect what was measured."""
@@ -168,11 +189,12 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
     def _complete_answers(self, state: BenchmarkState) -> BenchmarkState:
         machine, answers = state.machine, state.answers
         shared = self.spec.endpoint is not None and not turns.is_loopback(answers.address)
+        waits = shared and not self._has_turn
 
         def complete() -> Answers:
             # What another host of this run measures there is nobody else's.
             endpoint = self._make_endpoint("", answers)
-            turn = turns.take_turn(self.host, endpoint, shared=True) if shared else nullcontext()
+            turn = turns.take_turn(self.host, endpoint, shared=True) if waits else nullcontext()
             with turn:
                 return identity.complete(self.host, self.spec, machine, answers)
 
@@ -195,15 +217,13 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         return state.model_copy(update={"machine": guards.add_readings(readings)})
 
     def _measure(self, action: Measure, state: BenchmarkState, lease: connection.Lease) -> None:
+        if not self._has_turn:
+            raise StepError(f"its result holds no longer: {action.cause}; run again")
         record = state.machine.record
         endpoint = self._make_endpoint(action.model, state.answers)
         reader = self._make_reader(state, lease)
         held = baseline.find_next(self.spec, record, action.fingerprint)
-        shared = self.spec.endpoint is not None
-        with (
-            turns.take_turn(self.host, endpoint, shared=shared),
-            progress.display(self.host, self.spec.server) as on_progress,
-        ):
+        with progress.display(self.host, self.spec.server) as on_progress:
             prepared = self._prepare(endpoint)
             try:
                 levels = self._ask(endpoint, self.spec.profile, reader, on_progress, prepared)
