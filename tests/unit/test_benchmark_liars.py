@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -10,9 +11,9 @@ from typing import Any, Literal
 import pytest
 from pyinfra.api.host import Host
 
-from stackmend.connection import http_client
+from stackmend.connection import HTTPError, http_client
 from stackmend.errors import StepError
-from stackmend.worker.benchmark import measuring
+from stackmend.worker.benchmark import contact, learning, measuring
 from stackmend.worker.benchmark.contact import measure_round_trips
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.sending import open_client
@@ -171,3 +172,102 @@ def test_another_model_answers(here: Host, listed: bool) -> None:
                 measure(here, served)
         else:
             assert measure(here, served).median.valid == 10
+
+
+@pytest.mark.parametrize("odd", ["\ufffd", " \ufffd\ufffd\ufffd", ""])
+def test_a_server_that_counts_chunks_is_found_out_by_any_answer(here: Host, odd: str) -> None:
+    """Each chunk has four tokens and is counted as one; some answers cannot be read again."""
+    answers = itertools.count()
+
+    def post(wire: Wire, asked: Asked) -> None:
+        number = next(answers) if asked.tokens == TOKENS else -1
+        wire.begin()
+        for at in range(asked.tokens):
+            wire.chunk(text(odd if at == 3 or (number == 0 and at) else " a b c d"))
+            time.sleep(0.002)
+        wire.chunk(last(asked))
+        wire.end()
+
+    with serving(post) as served, pytest.raises(StepError, match="counts chunks for tokens"):
+        measure(here, served)
+
+
+def test_counts_that_nothing_verifies_are_named(
+    here: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No answer has enough text to be read again; an honest server says how much it counts."""
+    lines: list[str] = []
+    monkeypatch.setattr(learning.announce, "show_line", lambda _, line: lines.append(line))
+    with serving(answer) as served:
+        assert not learning.prepare(here, at(served), make_profile(output_tokens=6)).verified
+        assert learning.prepare(here, at(served), make_profile()).verified
+    (line,) = lines
+    assert "its counts of tokens are not verified: no answer has 8" in line
+
+
+# Limits while it is found out how a server counts
+
+
+def answer_ollama(wire: Wire, asked: Asked, counted: float = 1.0) -> None:
+    """An answer of Ollama's API."""
+    if not asked.tokens:
+        wire.json({"model": "m", "done": True, "response": ""})
+        return
+    wire.begin("application/x-ndjson")
+    for _ in range(asked.tokens):
+        wire.chunk(json.dumps({"model": "m", "response": " w", "done": False}).encode() + b"\n")
+        time.sleep(0.002)
+    counts = {"prompt_eval_count": asked.words, "eval_count": round(asked.tokens * counted)}
+    done = {"model": "m", "response": "", "done": True, "done_reason": "length", **counts}
+    wire.chunk(json.dumps(done).encode() + b"\n")
+    wire.end()
+
+
+def test_a_model_is_let_go_where_its_server_cannot_be_measured(here: Host) -> None:
+    def post(wire: Wire, asked: Asked) -> None:
+        answer_ollama(wire, asked, counted=0.5)
+
+    with serving(post) as served:
+        with pytest.raises(StepError, match="chunks for tokens"):
+            learning.prepare(here, at(served, "ollama"), make_profile())
+        kept = [asked.body.get("keep_alive") for asked in served.asked if asked.method == "POST"]
+    assert kept[0] == kept[1] == 3600
+    # A client had it until some day to come.
+    assert kept[-1] > 3600
+
+
+def test_a_request_that_shows_how_a_server_counts_has_a_limit(here: Host) -> None:
+    """It says that it is at it, and never gets there."""
+
+    def post(wire: Wire, asked: Asked) -> None:
+        ends = time.monotonic() + 8
+        while time.monotonic() < ends:
+            wire.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+            time.sleep(0.01)
+
+    profile = make_profile(timeout=1.0)
+    started = time.monotonic()
+    with serving(post) as served, pytest.raises(StepError, match=r"did not end within 1 s"):
+        learning.prepare(here, at(served), profile)
+    assert 1 <= time.monotonic() - started < 4
+    # Who names none is asked by it how long answers take.
+    assert (learning.find_limit(profile), learning.find_limit(Profile())) == (1, 900)
+
+
+def test_what_a_server_answers_at_once_does_not_trickle(
+    here: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(wire: Wire, asked: Asked) -> None:
+        wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 80\r\n\r\n")
+        for _ in range(80):
+            wire.send(b" ")
+            time.sleep(0.1)
+
+    monkeypatch.setattr(contact, "SOON", 0.5)
+    started = time.monotonic()
+    with serving(answer, get) as served, open_client(here, at(served), 60) as client:
+        with pytest.raises(HTTPError, match=r"timed out|did not end within"):
+            contact.get_soon(client, "/v1/models")
+        with pytest.raises(StepError, match="does not answer"):
+            measure_round_trips(client, at(served), "/v1/models")
+    assert time.monotonic() - started < 4

@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from stackmend.worker.benchmark.progress import OnProgress
     from stackmend.worker.benchmark.spec import BenchmarkSpec, Profile
 
-#: Seconds that loading a model and finding out how it counts may take.
-PREPARING = 2 * 900.0
+#: Seconds that a model may take to load, and its server to answer meanwhile.
+LOADING = 2 * loading.LOADING
 
 #: What is to be done about a result that something spoiled.
 AGAIN = "run again when nobody changes the server"
@@ -99,7 +99,8 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         requests = profile.warmups + profile.repeats * profile.count_requests(1)
         # What is unsure is measured again, once.
         each = 2 * requests * profile.timeout
-        return PREPARING + each * len(loads.list_loads(profile))
+        preparing = LOADING + learning.MOST_ASKED * learning.find_limit(profile)
+        return preparing + each * len(loads.list_loads(profile))
 
     def observe(self, *, fresh: bool = False) -> Observation[BenchmarkState, Action]:
         """Read the host, ask its server what it is, and plan. No inference is asked for."""
@@ -224,6 +225,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         reader = self._make_reader(state, lease)
         held = baseline.find_next(self.spec, record, action.fingerprint)
         with progress.display(self.host, self.spec.server) as on_progress:
+            # Who cannot be measured is let go by itself.
             prepared = self._prepare(endpoint)
             try:
                 levels = self._ask(endpoint, self.spec.profile, reader, on_progress, prepared)
