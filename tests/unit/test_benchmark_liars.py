@@ -20,6 +20,7 @@ from stackmend.worker.benchmark.sending import open_client
 from stackmend.worker.benchmark.spec import Limits, Profile
 from stackmend.worker.benchmark.state import Summary
 from stackmend.worker.benchmark.statistics import summarize
+from tests.calm import calmly
 from tests.connected import local
 from tests.unit.benchmark_server import Asked, Served, Wire, answer, describe, last, serving, text
 
@@ -271,3 +272,63 @@ def test_what_a_server_answers_at_once_does_not_trickle(
         with pytest.raises(StepError, match="does not answer"):
             measure_round_trips(client, at(served), "/v1/models")
     assert time.monotonic() - started < 4
+
+
+# Answers that come at another time than they are written
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_an_answer_that_is_held_back_until_its_end(here: Host, parts: int) -> None:
+    """As a proxy does that buffers: forty events, and none of the server's own times."""
+
+    def post(wire: Wire, asked: Asked) -> None:
+        time.sleep(0.1 + 0.002 * asked.tokens)
+        wire.begin()
+        pieces = [text(" w")] * asked.tokens
+        half = len(pieces) // parts
+        for data in (pieces[:half], [*pieces[half:], last(asked)]):
+            wire.chunk(b"".join(data) or b"\n")
+        wire.end()
+
+    with serving(post) as served, pytest.raises(StepError, match="in one piece"):
+        measure(here, served)
+
+
+@calmly
+def test_a_stream_that_comes_in_lumps(here: Host) -> None:
+    """What comes at one moment is the first text; what comes later took its own time."""
+
+    def post(wire: Wire, asked: Asked) -> None:
+        wire.begin()
+        for done in range(0, asked.tokens, 10):
+            size = min(10, asked.tokens - done)
+            time.sleep(0.004 * size)
+            wire.chunk(b"".join([text(" w")] * size))
+        wire.chunk(last(asked))
+        wire.end()
+
+    with serving(post) as served:
+        found = measure(here, served)
+    assert found.median.tpot is not None
+    assert found.median.tpot[0] == pytest.approx(0.004, rel=0.15)
+
+
+@calmly
+def test_a_stream_that_stays_open_after_its_last_message(here: Host) -> None:
+    """The next request does not wait for its end."""
+
+    def post(wire: Wire, asked: Asked) -> None:
+        wire.begin()
+        for _ in range(asked.tokens):
+            wire.chunk(text(" w"))
+            time.sleep(0.005)
+        wire.chunk(last(asked))
+        time.sleep(0.5)
+        wire.end()
+
+    with serving(post) as served:
+        found = measure(here, served, requests=4)
+    assert found.median.invalid == ()
+    # Forty tokens in 0.2 s; those of a client that waits would be 60 a second.
+    assert found.median.output_tps > 150
+    assert len({asked.number for asked in served.asked}) > 20

@@ -40,6 +40,10 @@ CLOCK_SHARE, CLOCK = 0.05, 0.05
 #: The share of the writing time in which the text of an answer has to come.
 STREAMED = 0.5
 
+#: Seconds that one request has a token written in at least, on any hardware, and pieces of text
+#: from which on that many tokens do not come at one moment by chance.
+FASTEST, MANY = 1e-4, 8
+
 #: Tokens that are no text: those that begin and end reasoning, or half of a character.
 HIDDEN = 4
 
@@ -242,13 +246,13 @@ def count_first_tokens(texts: Sequence[Text], tokens: int | None) -> int:
 
     One, unless there are many fewer pieces than tokens; then by its share of the characters.
 
-    :param texts: the pieces.
+    :param texts: the pieces; those that came at one moment are one.
     :param tokens: of the answer, as the server counts them.
     """
-    if not tokens or not texts or len(texts) >= UNBUNDLED * tokens:
+    if not tokens or not texts or len({text.at for text in texts}) >= UNBUNDLED * tokens:
         return 1
     characters = sum(text.characters for text in texts)
-    share = texts[0].characters / characters
+    share = sum(text.characters for text in texts if text.at == texts[0].at) / characters
     return max(1, min(tokens, round(share * tokens)))
 
 
@@ -331,13 +335,15 @@ def _check_times(answer: Answer) -> Problem | None:
             f"and its first text came after {texts[0].at:.2f} s",
         )
     took = texts[-1].at - texts[0].at
-    if len(texts) == 1:
+    later = counts.output - count_first_tokens(texts, counts.output)
+    # Many tokens within no time after a long silence were not written then.
+    at_once = len(texts) > MANY and took < FASTEST * counts.output and texts[0].at > CLOCK
+    if len(texts) == 1 or at_once:
         return Problem(
             "implausible",
             f"all {counts.output} tokens came in one piece: the server, or what stands before it, "
             "does not stream",
         )
-    later = counts.output - count_first_tokens(texts, counts.output)
     written = (counts.decode or 0.0) * later / counts.output
     if written > CLOCK and took < STREAMED * written:
         return Problem(
