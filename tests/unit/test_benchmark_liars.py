@@ -313,6 +313,23 @@ def test_a_stream_that_comes_in_lumps(here: Host) -> None:
     assert found.median.tpot[0] == pytest.approx(0.004, rel=0.15)
 
 
+def test_a_server_that_bundles_a_few_tokens_is_measured(here: Host) -> None:
+    """As vLLM does with several steps at a time: two tokens come in one piece as well."""
+
+    def post(wire: Wire, asked: Asked) -> None:
+        wire.begin()
+        for done in range(0, asked.tokens, 8):
+            size = min(8, asked.tokens - done)
+            time.sleep(0.002 * size)
+            wire.chunk(text(" w" * size))
+        wire.chunk(last(asked))
+        wire.end()
+
+    with serving(post) as served:
+        found = measure(here, served)
+    assert (found.median.valid, found.median.invalid) == (10, ())
+
+
 @calmly
 def test_a_stream_that_stays_open_after_its_last_message(here: Host) -> None:
     """The next request does not wait for its end."""

@@ -85,6 +85,46 @@ def test_whom_a_measurement_would_disturb_is_asked_once_it_has_its_turn(
         assert [asked for asked in served.asked if asked.method == "POST"] == []
 
 
+def test_what_this_run_asks_of_a_shared_server_refuses_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server answers another measurement of this run, which ends."""
+    busy = threading.Event()
+    busy.set()
+
+    def get(wire: Wire, asked: Asked) -> None:
+        if asked.path == "/v1/models":
+            wire.json({"data": [{"id": "m", "owned_by": "llamacpp"}]})
+        elif asked.path == "/slots":
+            wire.json([{"id": 0, "is_processing": busy.is_set()}])
+        else:
+            describe(wire, asked)
+
+    with serving(answer, get) as served:
+        spec = BenchmarkSpec(
+            target="openai", endpoint=f"http://127.0.0.1:{served.port}/v1", model="m"
+        )
+        with reconciling(spec, monkeypatch) as (room, reported):
+            assert "requests of others" in room.observe().plan.refusals[0].reason
+            executed: list[Any] = []
+
+            def execute(plan: Any, *_: Any) -> bool:
+                executed.append(plan)
+                return False
+
+            @contextlib.contextmanager
+            def wait(*_: Any, **__: Any) -> Iterator[None]:
+                busy.clear()
+                yield
+
+            monkeypatch.setattr(room, "execute", execute)
+            monkeypatch.setattr(turns, "take_turn", wait)
+            assert not reconcile._reconcile(room)
+    (plan,) = executed
+    assert (len(plan.actions), plan.refusals) == (1, ())
+    assert len(reported) == 1
+
+
 def test_nothing_is_measured_without_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A result that is to be collected only, and holds no longer once the lock is held."""
     spec = BenchmarkSpec(target="openai", endpoint="http://127.0.0.1:9/v1", model="m")

@@ -44,6 +44,9 @@ STREAMED = 0.5
 #: from which on that many tokens do not come at one moment by chance.
 FASTEST, MANY = 1e-4, 8
 
+#: Tokens that come in one piece of any server that bundles them.
+PAIR = 2
+
 #: Tokens that are no text: those that begin and end reasoning, or half of a character.
 HIDDEN = 4
 
@@ -338,7 +341,7 @@ def _check_times(answer: Answer) -> Problem | None:
     later = counts.output - count_first_tokens(texts, counts.output)
     # Many tokens within no time after a long silence were not written then.
     at_once = len(texts) > MANY and took < FASTEST * counts.output and texts[0].at > CLOCK
-    if len(texts) == 1 or at_once:
+    if at_once or (len(texts) == 1 and counts.output > PAIR):
         return Problem(
             "implausible",
             f"all {counts.output} tokens came in one piece: the server, or what stands before it, "
