@@ -12,11 +12,12 @@ import pytest
 
 from stackmend import connection, reconcile
 from stackmend.errors import StepError
-from stackmend.worker.benchmark import turns
+from stackmend.worker.benchmark import identity, turns
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.plan import Measure
 from stackmend.worker.benchmark.reconciler import BenchmarkReconciler
 from stackmend.worker.benchmark.spec import BenchmarkSpec
+from stackmend.worker.benchmark.state import Answers, BenchmarkState, Machine
 from tests.connected import local
 from tests.unit.benchmark_server import Asked, Wire, answer, describe, serving
 
@@ -135,3 +136,17 @@ def test_nothing_is_measured_without_a_turn(monkeypatch: pytest.MonkeyPatch) -> 
             room.take_turn(SimpleNamespace(actions=())),
         ):
             room._measure(action, None, Lease())
+
+
+def test_who_has_a_turn_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that several hosts share is asked for its requests in a turn as well."""
+    spec = BenchmarkSpec(target="openai", endpoint="http://192.0.2.7:8000/v1", model="m")
+    monkeypatch.setattr(turns, "TURN", 0.1)
+    monkeypatch.setattr(identity, "complete", lambda *_: Answers(requests=0))
+    state = BenchmarkState(machine=Machine(now=1), answers=Answers(address="192.0.2.7", port=8000))
+    action = Measure.model_construct(subject="x", cause="it is too old")
+    with reconciling(spec, monkeypatch) as (room, _):
+        for _ in range(2):
+            with room.take_turn(SimpleNamespace(actions=(action,))):
+                assert room._complete_answers(state).answers.requests == 0
+            connection.invalidate(room.host)
