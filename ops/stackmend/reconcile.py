@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -109,6 +109,16 @@ class Reconciler(ABC, Generic[S, A]):
 
         :raises StepError: one is still at work.
         """
+
+    def take_turn(self, plan: Plan[A]) -> AbstractContextManager[None]:
+        """Wait, under the lock, for what this process does elsewhere that would spoil the plan.
+
+        Entered before the host is observed under the lock, and left at the end.
+
+        :param plan: what is to be done, as far as that is known.
+        :raises StepError: that takes too long.
+        """
+        return nullcontext()
 
     def verify(self, plan: Plan[A], state: S) -> Observation[S, A]:
         """Observe what was made of a host; its plan must be empty now.
@@ -300,6 +310,7 @@ def _reconcile(room: Reconciler[Any, Any]) -> bool:
             room.report_plan(Plan(refusals=(_refuse_busy(error.holder),)))
             return False
         room.wait_until_idle()
+        stack.enter_context(room.take_turn(observed.plan))
         return reconcile_locked(room, lease)
 
 

@@ -359,6 +359,15 @@ def test_a_name_without_its_tag_is_latest() -> None:
     assert cause(STATE, BenchmarkSpec(project="ai", model="Tiny")) == "it was never measured"
 
 
+def test_of_two_names_the_exact_one_is_asked() -> None:
+    rows = ("FOO", "foo", "tiny:LATEST", "tiny:latest", "Bar")
+    answers = Answers(models=tuple(Served(name=name) for name in rows))
+    for asked, found in (("foo", "foo"), ("FOO", "FOO"), ("tiny", "tiny:latest"), ("bar", "Bar")):
+        model = fingerprint.find_model(BenchmarkSpec(project="ai", model=asked), answers)
+        assert model is not None
+        assert model.name == found
+
+
 # Guards
 
 

@@ -11,11 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackmend.redaction import format_safe_line
-from stackmend.worker.benchmark.definitions import Answer, Question, Reference, find_problem
+from stackmend.worker.benchmark.definitions import (
+    Answer,
+    Problem,
+    Question,
+    Reference,
+    find_problem,
+)
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.fingerprint import list_changes
 from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
-from stackmend.worker.benchmark.protocols import Protocol
+from stackmend.worker.benchmark.protocols import Protocol, find_others
 from stackmend.worker.benchmark.protocols.ollama import Ollama
 from stackmend.worker.benchmark.protocols.openai import OpenAI
 from stackmend.worker.benchmark.sending import make_arrivals
@@ -32,9 +38,43 @@ def read(protocol: Protocol, *lines: bytes | dict[str, Any] | str, asked: int = 
     for number, line in enumerate(lines, 1):
         if not isinstance(line, bytes):
             text = line if isinstance(line, str) else json.dumps(line)
-            line = (b"" if protocol is OLLAMA else b"data: ") + text.encode()
+            line = (b"" if isinstance(protocol, Ollama) else b"data: ") + text.encode()
         parser.feed(line, float(number))
     return parser.make_answer(99.0)
+
+
+def test_another_model_that_the_server_has() -> None:
+    protocol = OpenAI("/v1", "m")
+    piece = {"choices": [{"text": "a"}]}
+    protocol.note_models({"data": [{"id": "m"}, {"id": "big"}, {"id": "m-2024-08-06"}, 7]})
+    found = read(protocol, {"model": "big", **piece}).problem
+    assert found == Problem("error", "another model answers: big")
+    # A path, an alias or the version that a name stands for is a name as well.
+    for name in ("m", "M", "/models/m.gguf", "gpt-3.5-turbo", "m-2024-08-06", None):
+        assert read(protocol, {"model": name, **piece}).problem is None
+    ollama = Ollama("", "m:latest")
+    rows = [("m:latest", "aa"), ("m:1b", "aa"), ("tiny:latest", "bb")]
+    ollama.note_models({"models": [{"name": name, "digest": digest} for name, digest in rows]})
+    assert ollama.others == {"tiny:latest"}
+    parser = ollama.make_parser(3)
+    parser.feed(b'{"model": "tiny:latest", "response": "a", "done": false}', 1.0)
+    assert parser.invalid == "error"
+
+
+@pytest.mark.parametrize(
+    ("rows", "others"),
+    [
+        # vLLM answers by the first of the names that it has for a model.
+        ([{"id": "a", "root": "/w"}, {"id": "m", "root": "/w"}, {"id": "b", "root": "/x"}], {"b"}),
+        ([{"id": "base", "root": "/w"}, {"id": "m", "root": "/l", "parent": "base"}], set()),
+        ([{"id": "a"}, {"id": "b"}], set()),
+        ([{"id": ["m"]}, {"id": "m"}, {}], set()),
+        (None, set()),
+        ({"m": 1}, set()),
+    ],
+)
+def test_which_models_are_surely_others(rows: Any, others: set[str]) -> None:
+    assert find_others("m", rows, "id", "root") == others
 
 
 # What is sent

@@ -367,6 +367,22 @@ def test_tasks_a_minute_and_seconds_a_task_are_true(here: Host, server: Queue) -
     assert server.polls < 24 * 20
 
 
+def test_a_queue_whose_clock_is_too_slow(here: Host, server: Queue) -> None:
+    """Its tasks take a fifth of a second; it says that they took a hundredth."""
+    server.more = {"timings": {"queued_seconds": 0.0, "run_seconds": 0.01}}
+    with pytest.raises(StepError, match=r"took 0\.01 s, and that it was not over after 0\."):
+        queue.prepare(here, at(server), PROFILE)
+
+
+def test_a_task_is_over_no_sooner_than_the_queue_said() -> None:
+    def check(unfinished: float) -> Sample:
+        return queue.make_sample(parse_progress(done()), 7.0, 0.01, 9.0, unfinished=unfinished)
+
+    # By its clock it was over at 3.51 s; of two clocks one may be some slower.
+    assert (check(3.7).invalid, check(3.7).end) == (None, 3.51)
+    assert check(4.0).invalid == "implausible"
+
+
 @calmly
 def test_an_open_loop_shows_how_the_line_grows(here: Host, server: Queue) -> None:
     profile = Profile(prompt_tokens=64, rate=8, requests=6, warmups=0, timeout=10)

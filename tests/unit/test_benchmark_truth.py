@@ -6,16 +6,12 @@ import dataclasses
 import datetime
 import itertools
 import statistics
-import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import cast
 
 import pytest
 from pyinfra.api.host import Host
 
-from stackmend.connection import HTTPClient
-from stackmend.worker.benchmark.contact import measure_round_trips
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.interleaving import measure_interleaved
 from stackmend.worker.benchmark.learning import Prepared, prepare
@@ -216,16 +212,6 @@ def test_two_servers_are_asked_the_same(
     measure_interleaved(here, endpoint, endpoint, profile, prepared=pair)
     prompts = {len(record.prompt.split()) for record in server.read_records()}
     assert prompts == {known.words}
-
-
-def test_a_busy_moment_is_no_part_of_a_round_trip(endpoint: Endpoint) -> None:
-    class Slow:
-        pauses = itertools.cycle([0.0, 0.03, 0.02, 0.03])
-
-        def get(self, path: str, timeout: float) -> None:
-            time.sleep(next(self.pauses))
-
-    assert measure_round_trips(cast(HTTPClient, Slow()), endpoint, "/") < 0.015
 
 
 def test_what_ollama_keeps_in_memory_stays_as_it_was(here: Host, server: Paced) -> None:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .http_client import HTTPError as HTTPError
     from .http_client import HTTPResponse as HTTPResponse
     from .http_client import TooMuch as TooMuch
+    from .http_client import end_within as end_within
     from .http_client import find_layer as find_layer
     from .http_client import get_from_controller as get_from_controller
     from .http_client import http as http
@@ -97,6 +98,7 @@ _WHERE = {
     "http": "http_client",
     "list_image_labels": "docker_api",
     "list_inspected": "docker_api",
+    "end_within": "http_client",
     "find_layer": "http_client",
     "get_from_controller": "http_client",
     "iterate_lines": "http_client",

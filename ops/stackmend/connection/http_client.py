@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import select
 import shlex
 import socket
@@ -94,20 +95,25 @@ class _Deadline:
     """
 
     def __init__(self, total: float | None) -> None:
-        self._total = total
-        self._until = 0.0
+        self._total = math.inf if total is None else total
         self.begin()
 
     def begin(self) -> None:
-        self._until = time.monotonic() + (self._total or 0)
+        self._limit = self._total
+        self._until = time.monotonic() + self._limit
+
+    def shorten(self, seconds: float) -> None:
+        """End this answer sooner than others may."""
+        if (until := time.monotonic() + seconds) < self._until:
+            self._limit, self._until = seconds, until
 
     def get_remaining(self, timeout: float | None) -> float | None:
         """Seconds that the next step may take, where it alone may take ``timeout``."""
-        if self._total is None:
+        if self._until == math.inf:
             return timeout
         left = self._until - time.monotonic()
         if left <= 0:
-            raise httpcore.ReadTimeout(f"the answer did not end within {self._total:g} s")
+            raise httpcore.ReadTimeout(f"the answer did not end within {self._limit:g} s")
         return left if timeout is None else min(left, timeout)
 
 
@@ -172,6 +178,9 @@ class _Connection(httpcore.NetworkStream):
     @override
     def close(self) -> None:
         self._close()
+
+    def shorten(self, seconds: float) -> None:
+        self._deadline.shorten(seconds)
 
     @override
     def start_tls(
@@ -280,6 +289,9 @@ class _Encrypted(httpcore.NetworkStream):
     @override
     def close(self) -> None:
         self._under.close()
+
+    def shorten(self, seconds: float) -> None:
+        self._deadline.shorten(seconds)
 
     @override
     def get_extra_info(self, info: str) -> Any:
@@ -599,6 +611,18 @@ def read_arrival(answer: httpx.Response) -> float:
     stream: httpcore.NetworkStream = answer.extensions["network_stream"]
     arrived: float = stream.get_extra_info("arrived")
     return arrived
+
+
+def end_within(answer: httpx.Response, seconds: float) -> None:
+    """Have an answer end sooner than the client's limits: reading it later is a timeout.
+
+    The next request of the connection has its own time.
+
+    :param answer: the answer to a request of :func:`http`'s client, not yet read.
+    :param seconds: from now on, in all.
+    """
+    stream: _Connection | _Encrypted = answer.extensions["network_stream"]
+    stream.shorten(seconds)
 
 
 def find_layer(error: httpx.HTTPError) -> Layer:

@@ -40,7 +40,14 @@ CLOCK_SHARE, CLOCK = 0.05, 0.05
 #: The share of the writing time in which the text of an answer has to come.
 STREAMED = 0.5
 
-#: Tokens of reasoning that are no text: those that begin and end it.
+#: Seconds that one request has a token written in at least, on any hardware, and pieces of text
+#: from which on that many tokens do not come at one moment by chance.
+FASTEST, MANY = 1e-4, 8
+
+#: Tokens that come in one piece of any server that bundles them.
+PAIR = 2
+
+#: Tokens that are no text: those that begin and end reasoning, or half of a character.
 HIDDEN = 4
 
 #: The share of the tokens that come as pieces of their own where a server does not bundle: some
@@ -94,6 +101,7 @@ class Counts:
     :param prompt: tokens of the prompt, those that it had kept included.
     :param kept: those of them that it had kept.
     :param output: tokens of the answer, its reasoning included.
+    :param assumed: whether the server did not count these, and says that it reached its limit.
     :param reasoning: those of them that are reasoning.
     :param load: seconds for loading the model.
     :param prefill: seconds for the prompt.
@@ -112,6 +120,7 @@ class Counts:
     total: float | None = None
     full: bool | None = None
     reasoning: int | None = None
+    assumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -240,13 +249,13 @@ def count_first_tokens(texts: Sequence[Text], tokens: int | None) -> int:
 
     One, unless there are many fewer pieces than tokens; then by its share of the characters.
 
-    :param texts: the pieces.
+    :param texts: the pieces; those that came at one moment are one.
     :param tokens: of the answer, as the server counts them.
     """
-    if not tokens or not texts or len(texts) >= UNBUNDLED * tokens:
+    if not tokens or not texts or len({text.at for text in texts}) >= UNBUNDLED * tokens:
         return 1
     characters = sum(text.characters for text in texts)
-    share = texts[0].characters / characters
+    share = sum(text.characters for text in texts if text.at == texts[0].at) / characters
     return max(1, min(tokens, round(share * tokens)))
 
 
@@ -283,6 +292,14 @@ def _check_output(answer: Answer, question: Question) -> Problem | None:
     tokens, asked = answer.counts.output, question.output_tokens
     if tokens is None:
         return Problem("uncounted", "the server does not count the tokens of its answer")
+    pieces = len(answer.texts)
+    # Its own limit may be what is left of its context.
+    if answer.counts.assumed and pieces < min(UNBUNDLED * tokens, tokens - HIDDEN):
+        return Problem(
+            "uncounted",
+            "the server does not count the tokens of its answer: it says that it has reached its "
+            f"limit of {asked}, and sends {pieces} pieces of text",
+        )
     if tokens > asked:
         return Problem("implausible", f"the server counts {tokens} tokens where {asked} were asked")
     if tokens < asked and answer.counts.full:
@@ -321,13 +338,15 @@ def _check_times(answer: Answer) -> Problem | None:
             f"and its first text came after {texts[0].at:.2f} s",
         )
     took = texts[-1].at - texts[0].at
-    if len(texts) == 1:
+    later = counts.output - count_first_tokens(texts, counts.output)
+    # Many tokens within no time after a long silence were not written then.
+    at_once = len(texts) > MANY and took < FASTEST * counts.output and texts[0].at > CLOCK
+    if at_once or (len(texts) == 1 and counts.output > PAIR):
         return Problem(
             "implausible",
             f"all {counts.output} tokens came in one piece: the server, or what stands before it, "
             "does not stream",
         )
-    later = counts.output - count_first_tokens(texts, counts.output)
     written = (counts.decode or 0.0) * later / counts.output
     if written > CLOCK and took < STREAMED * written:
         return Problem(

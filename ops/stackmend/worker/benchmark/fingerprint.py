@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from stackmend.worker.benchmark.spec import BenchmarkSpec
 from stackmend.worker.benchmark.state import (
@@ -12,6 +13,8 @@ from stackmend.worker.benchmark.state import (
     Served,
     Server,
 )
+
+T = TypeVar("T", Served, Loaded)
 
 #: The version of how it is measured: results of another one are not comparable.
 PROTOCOL = 1
@@ -140,15 +143,29 @@ def find_model(spec: BenchmarkSpec, answers: Answers) -> Served | None:
     """
     if spec.model is None:
         return answers.models[0] if len(answers.models) == 1 else None
-    names = {spec.model.lower()}
+    names = [spec.model]
     if spec.target == "ollama" and ":" not in spec.model.rpartition("/")[2]:
-        names.add(f"{spec.model}:latest".lower())
-    return next((model for model in answers.models if model.name.lower() in names), None)
+        names.append(f"{spec.model}:latest")
+    return _find_named(answers.models, names)
 
 
 def find_loaded(answers: Answers, name: str) -> Loaded | None:
     """The model as it lies in memory; ``None`` where it does not, or the server does not say."""
-    return next((row for row in answers.loaded or () if row.name.lower() == name.lower()), None)
+    return _find_named(answers.loaded or (), [name])
+
+
+def _find_named(rows: Sequence[T], names: Sequence[str]) -> T | None:
+    """The first of so many names that a model has; of two that differ in case only, the exact one.
+
+    :param rows: models of a server.
+    :param names: the better ones first.
+    """
+    for fold in (str, str.lower):
+        for name in names:
+            for row in rows:
+                if fold(row.name) == fold(name):
+                    return row
+    return None
 
 
 def complete(fingerprint: Fingerprint, later: Fingerprint) -> Fingerprint:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stackmend.errors import StepError
-from stackmend.worker.benchmark.contact import choose_protocol, measure_round_trips
+from stackmend.reporting import announce
+from stackmend.worker.benchmark.contact import SOON, choose_protocol, measure_round_trips
 from stackmend.worker.benchmark.definitions import (
     KEPT_TOKENS,
     Answer,
@@ -24,7 +25,12 @@ from stackmend.worker.benchmark.definitions import (
     find_problem,
     find_remedy,
 )
-from stackmend.worker.benchmark.loading import LOADING, load_model, wait_until_loaded
+from stackmend.worker.benchmark.loading import (
+    LOADING,
+    load_model,
+    release,
+    wait_until_loaded,
+)
 from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
 from stackmend.worker.benchmark.protocols import Protocol, is_loading
 from stackmend.worker.benchmark.protocols.openai import OpenAI
@@ -38,8 +44,8 @@ if TYPE_CHECKING:
     from stackmend.worker.benchmark.spec import Profile
     from stackmend.worker.benchmark.state import Invalid
 
-#: How often a request is sent again whose answer teaches nothing.
-LEARNING_RETRIES = 2
+#: How often a request is sent again whose answer teaches nothing, and requests in all at most.
+LEARNING_RETRIES, MOST_ASKED = 2, 30
 
 #: Words of the two prompts from which the tokens of a word are computed: each word of the list
 #: once, and twice, since some words have more tokens than others.
@@ -51,8 +57,9 @@ FEW_TOKENS = 2
 #: Tokens of a prompt's word, where the server does not count prompts.
 USUAL_TOKENS = 1.3
 
-#: Tokens of an answer whose text is read again, in order to see whether the server counts tokens.
-RECOUNTED_TOKENS = 8
+#: Tokens of an answer whose text is read again, in order to see whether the server counts tokens,
+#: and the share of its characters that may be none that can be read.
+RECOUNTED_TOKENS, UNREADABLE = 8, 0.25
 
 
 @dataclass(frozen=True)
@@ -130,12 +137,28 @@ def prepare(host: Host, endpoint: Endpoint, profile: Profile) -> Prepared:
     :raises TooSlow: it ends no answer within the profile's ``timeout``.
     :raises StepError: it does not answer, or not so that it can be measured.
     """
-    with open_client(host, endpoint, max(profile.timeout, LOADING)) as client:
+    with open_client(host, endpoint, SOON) as client:
         protocol = choose_protocol(client, endpoint)
         rtt = measure_round_trips(client, endpoint, protocol.probe)
-        load = load_model(client, endpoint, protocol)
-        learner = _Learner(host, client, endpoint, protocol, profile, rtt)
-        return replace(learner.learn(), load=load)
+    load = load_model(host, endpoint, protocol)
+    try:
+        timeout = find_limit(profile)
+        with open_client(host, endpoint, timeout) as client:
+            learner = _Learner(host, client, endpoint, protocol, profile, rtt, timeout)
+            return replace(learner.learn(), load=load)
+    except BaseException:
+        release(host, endpoint, protocol)
+        raise
+
+
+def find_limit(profile: Profile) -> float:
+    """Seconds that each request of :func:`prepare` may take, which shows how long answers take.
+
+    :param profile: how a server is asked.
+    """
+    if "timeout" in profile.model_fields_set:
+        return profile.timeout
+    return max(profile.timeout, LOADING)
 
 
 class _Learner:
@@ -149,6 +172,7 @@ class _Learner:
         protocol: Protocol,
         profile: Profile,
         rtt: float,
+        timeout: float,
     ) -> None:
         self._host = host
         self._client = client
@@ -156,6 +180,7 @@ class _Learner:
         self._protocol = protocol
         self._profile = profile
         self._rtt = rtt
+        self._timeout = timeout
         self._prompts = Prompts(secrets.randbits(64))
         self._base = 0.0
         self._verified = False
@@ -219,22 +244,44 @@ class _Learner:
         )
 
     def _verify_count(self, answer: Answer, words: int, expected: int | None) -> None:
-        """Have the server read what it wrote, and compare its counts."""
-        counted, prompt = answer.counts.output, answer.counts.prompt
-        known = counted is not None and prompt is not None and expected is not None
-        # What is no text, or spaces alone, is counted differently when it is read.
-        readable = "\ufffd" not in answer.content and answer.content.strip()
-        if not known or not readable or len(answer.texts) < RECOUNTED_TOKENS:
-            return
-        assert counted is not None, "known"
+        """Have the server read what it wrote, and compare its counts.
+
+        :param answer: to a prompt of so many words, that has so many tokens.
+        """
+        if expected is None or answer.counts.output is None or answer.counts.prompt is None:
+            return self._report_unverified("it does not count both prompts and answers")
+        for attempt in range(LEARNING_RETRIES + 1):
+            if attempt:
+                # A model may have little to say, and what is half of a character cannot be read.
+                question = Question(self._profile.output_tokens, expected)
+                answer = self._ask(self._prompts.make(words), question)
+            if self._compare_counts(answer):
+                self._verified = True
+                return None
+        return self._report_unverified(f"no answer has {RECOUNTED_TOKENS} tokens that can be read")
+
+    def _compare_counts(self, answer: Answer) -> bool:
+        """Whether an answer says how its server counts; one that counts otherwise is refused."""
+        counted, content = answer.counts.output or 0, answer.content
+        # Halves of characters have more tokens when they are read; what is left has fewer.
+        readable = content.replace("\ufffd", "")
+        if counted < RECOUNTED_TOKENS or not readable.strip():
+            return False
+        if len(content) - len(readable) > UNREADABLE * len(content):
+            return False
         base = self._ask(self._prompts.make(1), Question(1, None)).counts.prompt
-        salted = f"{self._prompts.make(1)} {answer.content}"
+        salted = f"{self._prompts.make(1)} {readable}"
         recounted = self._ask(salted, Question(1, None)).counts.prompt
         if base is None or recounted is None:
-            return
+            return False
         if problem := find_miscount(counted, recounted - base, len(answer.texts)):
             raise self._refuse(problem.invalid, problem.reason)
-        self._verified = True
+        return True
+
+    def _report_unverified(self, reason: str) -> None:
+        announce.show_line(
+            self._host, f"{self._endpoint}: its counts of tokens are not verified: {reason}"
+        )
 
     def _ask_words(self, words: int) -> Counts:
         return self._ask(self._prompts.make(words), Question(FEW_TOKENS, None)).counts
@@ -287,7 +334,7 @@ class _Learner:
             prompts=self._prompts,
             words=0,
             question=question,
-            timeout=self._profile.timeout,
+            timeout=self._timeout,
             rtt=self._rtt,
             keep=True,
         )

@@ -72,17 +72,18 @@ def wait_until_loaded(
     )(attempt)
 
 
-def load_model(client: HTTPClient, endpoint: Endpoint, protocol: Protocol) -> float | None:
+def load_model(host: Host, endpoint: Endpoint, protocol: Protocol) -> float | None:
     """Load the model, where the server is told to; how long that took, where it was not loaded.
 
-    :param client: of the server.
+    :param host: the host that reaches the server.
     :param endpoint: the server.
     :param protocol: of the server.
     :raises StepError: it does not load the model.
     """
     if not isinstance(protocol, Ollama):
         return None
-    loaded = _read_loaded(client, protocol, endpoint.model)
+    with open_client(host, endpoint, SOON) as client:
+        loaded = _read_loaded(client, protocol, endpoint.model)
     if loaded is not None:
         # With another context the server would end the one that a client asked for.
         protocol.context = loaded.context
@@ -90,8 +91,9 @@ def load_model(client: HTTPClient, endpoint: Endpoint, protocol: Protocol) -> fl
         if loaded.expiry > time.time() + FOR_EVER * 365 * 86400:
             # Somebody keeps it for ever; a request of ours with a limit would end that.
             protocol.keep = -1
-    started = time.monotonic()
-    _request_load(client, endpoint, protocol, protocol.keep)
+    with open_client(host, endpoint, LOADING) as client:
+        started = time.monotonic()
+        _request_load(client, endpoint, protocol, protocol.keep)
     return time.monotonic() - started if loaded is None else None
 
 

@@ -18,7 +18,7 @@ from stackmend import connection
 from stackmend.errors import StepError
 from stackmend.reporting import announce
 from stackmend.text import format_limit
-from stackmend.worker.benchmark.contact import SOON, measure_round_trips
+from stackmend.worker.benchmark.contact import get_soon, measure_round_trips
 from stackmend.worker.benchmark.definitions import find_remedy
 from stackmend.worker.benchmark.learning import TooSlow, prepare
 from stackmend.worker.benchmark.loading import release
@@ -309,7 +309,7 @@ class _Bench:
         with open_clients(self._host, self._endpoint, self._load, requests, timeout) as clients:
             for client in clients:
                 with suppress(connection.HTTPError):
-                    client.get(self._prepared.probe, timeout=SOON)
+                    get_soon(client, self._prepared.probe)
             yield clients
 
 

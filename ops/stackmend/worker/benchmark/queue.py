@@ -133,7 +133,12 @@ def parse_progress(body: Mapping[str, Any]) -> Progress:
 
 
 def make_sample(
-    progress: Progress, sent: float, accepted: float, end: float, prompt_tokens: int | None = None
+    progress: Progress,
+    sent: float,
+    accepted: float,
+    end: float,
+    prompt_tokens: int | None = None,
+    unfinished: float = 0.0,
 ) -> Sample:
     """The sample that a task is, with the reason for which it does not count.
 
@@ -144,9 +149,12 @@ def make_sample(
     :param accepted: seconds from then until the queue had taken it.
     :param end: seconds until it was known to be over.
     :param prompt_tokens: tokens that its prompt has, as far as that is known.
+    :param unfinished: seconds until the queue was last asked that said that it was not over.
     """
     counts, total = progress.counts, progress.total
-    problem = _find_problem(progress, end, prompt_tokens)
+    problem = _find_problem(progress, end, prompt_tokens) or _check_clock(
+        total, accepted, unfinished
+    )
     if problem is None and total is not None:
         end = min(end, accepted + total)
     return Sample(
@@ -182,6 +190,17 @@ def _find_problem(progress: Progress, end: float, prompt_tokens: int | None) -> 
             f"{end:.2f} s",
         )
     return definitions.check_prompt(counts, Question(0, prompt_tokens))
+
+
+def _check_clock(total: float | None, accepted: float, unfinished: float) -> Problem | None:
+    """Whether the queue's clock has as much time go by as went by at least."""
+    if total is None or not definitions.is_beyond(unfinished, accepted + total):
+        return None
+    return Problem(
+        "implausible",
+        f"the queue says that the task took {total:.2f} s, and that it was not over after "
+        f"{unfinished:.2f} s",
+    )
 
 
 class Pace:
@@ -246,7 +265,7 @@ class QueueTask:
         try:
             task, started = self._submit(client)
             accepted = time.monotonic() - started
-            progress = self._wait(client, task, started)
+            progress, unfinished = self._wait(client, task, started)
         except _TaskError as error:
             end = time.monotonic() - started
             yield Sample(
@@ -256,9 +275,13 @@ class QueueTask:
                 reason=error.problem.reason,
             )
             return
-        self.pace.learn(progress.run)
         end = time.monotonic() - started
-        yield make_sample(progress, started - began, accepted, end, self.prompt_tokens)
+        sample = make_sample(
+            progress, started - began, accepted, end, self.prompt_tokens, unfinished
+        )
+        if sample.invalid != "implausible":
+            self.pace.learn(progress.run)
+        yield sample
 
     def _submit(self, client: HTTPClient) -> tuple[str, float]:
         """The id of a new task, and when it was sent."""
@@ -281,9 +304,9 @@ class QueueTask:
             raise _TaskError("error", "the queue gives the task no id")
         return task, started
 
-    def _wait(self, client: HTTPClient, task: str, started: float) -> Progress:
-        """What the queue says of a task at its end."""
-        deadline = started + self.timeout
+    def _wait(self, client: HTTPClient, task: str, started: float) -> tuple[Progress, float]:
+        """What the queue says of a task at its end, and how long it was not over at least."""
+        deadline, unfinished = started + self.timeout, 0.0
         state, ran, reason, delayed = "queued", None, "", ""
         while True:
             now = time.monotonic()
@@ -296,6 +319,7 @@ class QueueTask:
                 ran = now
             pause = self.pace.find_pause(state, now - ran if ran is not None else 0.0)
             time.sleep(min(pause, deadline - now))
+            asked = time.monotonic() - started
             try:
                 answer = client.get(
                     f"{self.prefix}/tasks/{task}", timeout=(CONNECTING, SOON, SOON, CONNECTING)
@@ -316,7 +340,8 @@ class QueueTask:
                     "error", f"the answer has not the form of this API: {error}"
                 ) from error
             if progress.is_over:
-                return progress
+                return progress, unfinished
+            unfinished = asked
             if _MISSING.search(progress.error):
                 raise _TaskError("refused", f"{progress.error}; {_LEFT}")
             if progress.error not in ("", delayed):

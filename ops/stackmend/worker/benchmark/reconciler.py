@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
     from stackmend.worker.benchmark.progress import OnProgress
     from stackmend.worker.benchmark.spec import BenchmarkSpec, Profile
 
-#: Seconds that loading a model and finding out how it counts may take.
-PREPARING = 2 * 900.0
+#: Seconds that a model may take to load, and its server to answer meanwhile.
+LOADING = 2 * loading.LOADING
 
 #: What is to be done about a result that something spoiled.
 AGAIN = "run again when nobody changes the server"
@@ -87,6 +87,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
     report: Collector
     on_result: Callable[[Path], None]
     _measured: Entry | None = None
+    _has_turn: bool = False
 
     def __post_init__(self) -> None:
         self._files = store.get_files(self.spec)
@@ -99,7 +100,8 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         requests = profile.warmups + profile.repeats * profile.count_requests(1)
         # What is unsure is measured again, once.
         each = 2 * requests * profile.timeout
-        return PREPARING + each * len(loads.list_loads(profile))
+        preparing = LOADING + learning.MOST_ASKED * learning.find_limit(profile)
+        return preparing + each * len(loads.list_loads(profile))
 
     def observe(self, *, fresh: bool = False) -> Observation[BenchmarkState, Action]:
         """Read the host, ask its server what it is, and plan. No inference is asked for."""
@@ -117,6 +119,26 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         if latest is not None and not plan.actions:
             self._show(store.find_path(self.host, self.spec.slug, latest.at))
         return Observation(plan, state)
+
+    @contextmanager
+    def take_turn(self, plan: Plan) -> Iterator[None]:
+        """Wait until nothing else that this process measures spoils this measurement.
+
+        Whom it would disturb, and when it begins, is read after that.
+        """
+        if not any(isinstance(action, Measure) for action in plan.actions):
+            yield
+            return
+        spec = self.spec
+        # Where a service answers is not known yet, and no other host reaches it there.
+        address = spec.endpoint.address if spec.endpoint is not None else spec.service_name
+        endpoint = Endpoint(spec.target, address, spec.server_port, "")
+        with turns.take_turn(self.host, endpoint, shared=spec.endpoint is not None):
+            self._has_turn = True
+            try:
+                yield
+            finally:
+                self._has_turn = False
 
     def execute(self, plan: Plan, state: BenchmarkState, lease: connection.Lease) -> bool:
         """Measure, or collect what was measured."""
@@ -169,11 +191,12 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
     def _complete_answers(self, state: BenchmarkState) -> BenchmarkState:
         machine, answers = state.machine, state.answers
         shared = self.spec.endpoint is not None and not turns.is_loopback(answers.address)
+        waits = shared and not self._has_turn
 
         def complete() -> Answers:
             # What another host of this run measures there is nobody else's.
             endpoint = self._make_endpoint("", answers)
-            turn = turns.take_turn(self.host, endpoint, shared=True) if shared else nullcontext()
+            turn = turns.take_turn(self.host, endpoint, shared=True) if waits else nullcontext()
             with turn:
                 return identity.complete(self.host, self.spec, machine, answers)
 
@@ -196,16 +219,15 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         return state.model_copy(update={"machine": guards.add_readings(readings)})
 
     def _measure(self, action: Measure, state: BenchmarkState, lease: connection.Lease) -> None:
+        if not self._has_turn:
+            raise StepError(f"its result holds no longer: {action.cause}; run again")
         record = state.machine.record
         endpoint = self._make_endpoint(action.model, state.answers)
         reader = self._make_reader(state, lease)
         held = baseline.find_next(self.spec, record, action.fingerprint)
-        shared = self.spec.endpoint is not None
         store.reserve(self.host, self._files, self.spec)
-        with (
-            turns.take_turn(self.host, endpoint, shared=shared),
-            progress.display(self.host, self.spec.server) as on_progress,
-        ):
+        with progress.display(self.host, self.spec.server) as on_progress:
+            # Who cannot be measured is let go by itself.
             prepared = self._prepare(endpoint)
             try:
                 levels = self._ask(endpoint, self.spec.profile, reader, on_progress, prepared)

@@ -39,6 +39,9 @@ ANSWER_BYTES, TOKEN_BYTES = 1 << 18, 1 << 12
 #: Bytes that one line of an answer may have.
 LINE_BYTES = 1 << 18
 
+#: Seconds for which a server may leave an answer open after its last message.
+LINGERING = 0.02
+
 #: How often a request is sent again, with another salt, where the model ended early.
 RETRIES = 3
 
@@ -191,7 +194,7 @@ class _Attempt:
 
     def _read_lines(self, answer: HTTPResponse) -> None:
         most = ANSWER_BYTES + TOKEN_BYTES * self._task.question.output_tokens
-        came = 0
+        came, ended = 0, False
         for line in connection.iterate_lines(answer, LINE_BYTES):
             # When it came, not when this process had the time for it.
             self.parser.feed(line, connection.read_arrival(answer) - self.started)
@@ -200,6 +203,10 @@ class _Attempt:
                 self.parser.fail("error", f"the answer is longer than {most} bytes")
             if self.parser.invalid is not None:
                 return
+            if self.parser.ended is not None and not ended:
+                # The next request needs the connection: it waits no longer than connecting takes.
+                ended = True
+                connection.end_within(answer, max(LINGERING, self._task.rtt))
 
     def _note_event(self, event: str, _: Any) -> None:
         if event == "connection.connect_tcp.complete":

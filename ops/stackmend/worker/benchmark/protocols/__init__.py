@@ -6,8 +6,9 @@ A protocol knows paths, bodies and lines, and neither a connection nor a clock.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,10 @@ LONGEST_MESSAGE = 300
 
 #: Tokens, and seconds, beyond which a server's number is none.
 MOST_TOKENS, MOST_SECONDS = 10**8, 1e7
+
+
+#: What follows a model's name where it stands for a version of that: a date, or a number.
+_VERSION = re.compile(r"[-@](?:v|0|[0-9]{3})[0-9.-]{0,20}")
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,15 @@ class Parser(ABC):
     Whatever comes is either understood or the end of the answer: nothing raises.
 
     :param output_tokens: tokens that were asked for.
+    :param others: names of models that were not asked.
     """
 
     #: Whether the text itself is kept: up to some megabytes of each answer.
     keep = False
 
-    def __init__(self, output_tokens: int) -> None:
+    def __init__(self, output_tokens: int, others: Collection[str] = ()) -> None:
         self._output_tokens = output_tokens
+        self._others = others
         self._texts: list[Text] = []
         self._content: list[str] = []
         self._counts: dict[str, Any] = {}
@@ -122,6 +129,13 @@ class Parser(ABC):
         if self.keep:
             self._content.append(value)
 
+    def _check_model(self, name: Any) -> bool:
+        """Whether it may be the model that was asked; a server may call that by any other name."""
+        if not isinstance(name, str) or name not in self._others:
+            return True
+        self.fail("error", f"another model answers: {name}")
+        return False
+
     def _add_counts(self, **counts: int | float | bool | None) -> None:
         self._counts |= {name: value for name, value in counts.items() if value is not None}
 
@@ -142,6 +156,8 @@ class Protocol(ABC):
     def __init__(self, prefix: str, model: str) -> None:
         self._prefix = prefix
         self._model = model
+        #: Names of the server's models that are surely none of the one that is asked.
+        self.others: frozenset[str] = frozenset()
 
     @abstractmethod
     def build(self, prompt: str, output_tokens: int, seed: int) -> Request:
@@ -158,6 +174,36 @@ class Protocol(ABC):
 
         :param output_tokens: tokens that were asked for.
         """
+
+
+def find_others(model: str, rows: Any, name: str, identity: str) -> frozenset[str]:
+    """Names of a server's models that are surely not the one that is asked.
+
+    A server may have several names for a model, list the version that a name stands for as well,
+    and answer by either; or answer by the name of the model that an adapter is for.
+
+    :param model: the name of the model that is asked.
+    :param rows: the models, as the server lists them.
+    :param name: the field of a name.
+    :param identity: the field that the names of one model have in common.
+    """
+    known = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    named = {row[name]: row for row in known if isinstance(row.get(name), str)}
+    if model not in named:
+        # What it is called here is not known.
+        return frozenset()
+    asked = named[model]
+    return frozenset(
+        other
+        for other, row in named.items()
+        if other.lower() != model.lower()
+        and (asked.get(identity) is None or row.get(identity) != asked[identity])
+        and other != asked.get("parent")
+        and not any(
+            _VERSION.fullmatch(long.removeprefix(short))
+            for long, short in ((other, model), (model, other))
+        )
+    )
 
 
 def is_loading(status: int, message: str) -> bool:

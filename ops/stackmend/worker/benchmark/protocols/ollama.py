@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from stackmend.worker.benchmark.protocols import (
     Parser,
     Protocol,
     Request,
+    find_others,
     format_message,
     parse_count,
     parse_object,
@@ -39,6 +41,14 @@ class Ollama(Protocol):
         self.expiry = 0.0
         self.probe = f"{prefix}/api/version"
         self.loaded = f"{prefix}/api/ps"
+        self.models = f"{prefix}/api/tags"
+
+    def note_models(self, body: Mapping[str, Any]) -> None:
+        """Learn from the list of models which are others than the one that is asked.
+
+        :param body: the answer to ``models``.
+        """
+        self.others = find_others(self._model, body.get("models"), "name", "digest")
 
     def build(self, prompt: str, output_tokens: int, seed: int) -> Request:
         """The request for an answer; ``raw``, so that no template lets the model think or stop."""
@@ -70,7 +80,7 @@ class Ollama(Protocol):
 
     def make_parser(self, output_tokens: int) -> Parser:
         """What reads the answer."""
-        return _Parser(output_tokens)
+        return _Parser(output_tokens, self.others)
 
 
 class _Parser(Parser):
@@ -80,6 +90,8 @@ class _Parser(Parser):
         fields = parse_object(line)
         if "error" in fields:
             self.fail("error", f"the server reports: {format_message(fields['error'])}")
+            return
+        if not self._check_model(fields.get("model")):
             return
         self._add_text(at, fields.get("thinking"), reasoning=True)
         self._add_text(at, fields.get("response"), reasoning=False)

@@ -10,6 +10,7 @@ from stackmend.worker.benchmark.protocols import (
     Protocol,
     Request,
     WrongForm,
+    find_others,
     format_message,
     parse_count,
     parse_object,
@@ -45,6 +46,8 @@ class OpenAI(Protocol):
         :param body: the answer to ``models``.
         """
         rows = body.get("data")
+        # vLLM lists each of the names that it has for a model, and answers by the first of them.
+        self.others = find_others(self._model, rows, "id", "root")
         first = rows[0] if isinstance(rows, list) and rows else None
         if isinstance(first, dict) and first.get("owned_by") == SERIAL_OWNER:
             self.serial = True
@@ -75,7 +78,7 @@ class OpenAI(Protocol):
 
     def make_parser(self, output_tokens: int) -> Parser:
         """What reads the answer."""
-        return _Parser(output_tokens)
+        return _Parser(output_tokens, self.others)
 
 
 class _Parser(Parser):
@@ -96,7 +99,7 @@ class _Parser(Parser):
             self._finish(at)
             return
         fields = parse_object(value)
-        if self._has_error(fields):
+        if self._has_error(fields) or not self._check_model(fields.get("model")):
             return
         choices = fields.get("choices") or []
         if not isinstance(choices, list):
@@ -160,5 +163,5 @@ class _Parser(Parser):
     def _finish(self, at: float) -> None:
         # llama-cpp-python does not count what it streams; that the limit was reached, it says.
         if "output" not in self._counts and self._counts.get("full"):
-            self._add_counts(output=self._output_tokens)
+            self._add_counts(output=self._output_tokens, assumed=True)
         self.ended = at
