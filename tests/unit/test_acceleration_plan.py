@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from stackmend.decision import Finding
 from stackmend.engine.accelerators.state import Accelerators
 from stackmend.models.spec import Endpoint
+from stackmend.worker import get_acceleration_arguments
 from stackmend.worker.acceleration.chain import build_chain, find_processor
 from stackmend.worker.acceleration.plan import plan
-from stackmend.worker.acceleration.spec import AccelerationSpec
+from stackmend.worker.acceleration.spec import AccelerationPolicy, AccelerationSpec
 from stackmend.worker.acceleration.state import (
     Load,
     Memory,
@@ -261,6 +262,32 @@ def test_a_model_partly_on_the_gpu_fails_only_where_somebody_says_what_is_enough
     assert [found.blocks for found in find(HOST, state, share=0.99)] == [True]
     assert [found.blocks for found in find(HOST, state, processor="gpu")] == [True]
     assert find(HOST, state, share=0.94) == ()
+
+
+def test_a_share_expects_an_accelerator_unless_the_processor_is_auto() -> None:
+    (finding,) = find(NO_HOST, CPU_STATE, share=1.0)
+    assert (finding.kind, finding.blocks) == ("no accelerator", True)
+    assert not any(found.blocks for found in find(NO_HOST, CPU_STATE, share=1.0, processor="auto"))
+    # The section's arguments say the same to the operation, and to what reads ahead.
+    policy = AccelerationPolicy.model_validate({"share": 1.0})
+    assert get_acceleration_arguments(policy)["processor"] == "gpu"
+    assert (
+        get_acceleration_arguments(AccelerationPolicy(endpoint="h:1"))["endpoint"] == "http://h:1"
+    )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"share": 0.5, "processor": "cpu"}, "nothing is expected on an accelerator"),
+        ({"service": "ollama", "endpoint": "http://h:1"}, "give service or endpoint, not both"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    options: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        AccelerationPolicy.model_validate(options)
 
 
 def test_a_server_that_does_not_answer_is_reported() -> None:
