@@ -93,6 +93,6 @@ def _list_numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
             yield from _list_numbers(item, f"{path}.{show(key)}")
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _list_numbers(item, f"{path}.{index}")
+            yield from _list_numbers(item, f"{path}[{index}]")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, value if math.isfinite(value) else math.inf
