@@ -104,6 +104,17 @@ def test_the_size_of_a_profile() -> None:
         ),
         ({"threshold": 1.5}, "benchmark.threshold: must be less than 1"),
         ({"allow": "all"}, "benchmark.allow[0]: must be 'busy', 'model' or 'memory'"),
+        ({"minimum": {}}, "benchmark.minimum: name at least one of output_tps, decode_tps"),
+        (
+            {"target": "queue", "profile": {"output_tokens": 64}},
+            "profile.output_tokens: the worker decides",
+        ),
+        (
+            {"target": "queue", "profile": {"limits": {"ttft": 1}}},
+            "profile.limits.ttft: the answer of a task comes in one piece",
+        ),
+        ({"target": "queue", "profile": {"limits": {"tpot": 1}}}, "profile.limits.tpot: "),
+        ({"worker": "worker"}, "worker: only a queue has one; ollama is asked itself"),
         ({"baselin": "best"}, "benchmark.baselin: unknown key"),
     ],
 )

@@ -187,6 +187,8 @@ class Minimum(Frozen):
                 f"must be output tokens a second, or a mapping as {{'goodput': 2}}; "
                 f"got {abbreviate(raw)}"
             )
+        if isinstance(raw, Mapping) and not raw:
+            raise ValueError(f"name at least one of {', '.join(cls.model_fields)}, with its figure")
         return {"output_tps": raw} if isinstance(raw, int | float) else raw
 
 
@@ -306,7 +308,25 @@ class BenchmarkPolicy(BaseModel):
             Name.parse(self.model)
         if self.minimum is not None:
             self._check_minimum(self.minimum)
+        if self.target == "queue":
+            self._check_queue()
+        elif "worker" in self.model_fields_set:
+            raise ValueError(f"worker: only a queue has one; {self.target} is asked itself")
         return self
+
+    def _check_queue(self) -> None:
+        """A task's answer comes in one piece, and is as long as the worker has it."""
+        if "output_tokens" in self.profile.model_fields_set:
+            raise ValueError(
+                "profile.output_tokens: the worker decides how long the answer of a task is; set "
+                "it there (OLLAMA_NUM_PREDICT)"
+            )
+        for field in ("ttft", "tpot"):
+            if getattr(self.profile.limits, field) is not None:
+                raise ValueError(
+                    f"profile.limits.{field}: the answer of a task comes in one piece; take "
+                    "{'end': …}, seconds to its end"
+                )
 
     def _check_minimum(self, minimum: Minimum) -> None:
         if minimum.goodput is not None and self.profile.limits == Limits():
