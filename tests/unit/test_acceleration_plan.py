@@ -397,6 +397,15 @@ def test_a_server_that_is_not_there() -> None:
     assert [found.kind for found in find(HOST, hung)] == ["unreadable"]
 
 
+def test_what_is_not_needed_is_said_with_its_reason() -> None:
+    assert str(build_chain(SPEC, NO_HOST, CPU_STATE)) == (
+        "not needed: host, driver, toolkit, reservation, container, server, model (no accelerator "
+        "of NVIDIA's or AMD's is on the PCI bus)"
+    )
+    idle = str(build_chain(SPEC, host(driver="nouveau"), CPU_STATE))
+    assert idle.count("0000:01:00.0 has the driver nouveau, and nothing reserves it") == 1
+
+
 def test_a_process_of_the_host_needs_no_container() -> None:
     endpoint = Endpoint.parse("http://127.0.0.1:11434")
     state = change(STATE, container=None, inside=None)
