@@ -355,6 +355,25 @@ def test_what_cannot_be_measured_is_refused(
     assert found.actions == ()
 
 
+def test_a_request_beyond_the_context_is_refused_before_it_is_measured() -> None:
+    spec = BenchmarkSpec(project="ai", profile={"prompt_tokens": 4000, "output_tokens": 500})
+    (refusal,) = plan.plan(spec, STATE).refusals
+    assert refusal.reason == (
+        "the model's context has 4096 tokens, and a request of the profile needs 4500: 4000 of the "
+        "prompt and 500 of the answer"
+    )
+    assert "a context of 4500 tokens at least" in refusal.remedy
+    fits = BenchmarkSpec(project="ai", profile={"prompt_tokens": 3596, "output_tokens": 500})
+    assert plan.plan(fits, STATE).refusals == ()
+    # Of a model that is not loaded it is known once it was measured, and is said then.
+    unloaded = change(STATE, "answers", loaded=())
+    assert plan.plan(spec, unloaded).refusals == ()
+    measured = make_entry(fingerprint=build(STATE, spec))
+    found = plan.plan(spec, change(unloaded, "machine", record=Record(latest=measured)))
+    narrow = [row for row in found.findings if row.kind == "narrow context"]
+    assert [(row.cause, row.blocks) for row in narrow] == [(refusal.reason, False)]
+
+
 def test_a_name_without_its_tag_is_latest() -> None:
     assert cause(STATE, BenchmarkSpec(project="ai", model="Tiny")) == "it was never measured"
 

@@ -87,9 +87,22 @@ def plan(spec: BenchmarkSpec, state: BenchmarkState) -> Plan:
     cause = find_cause(spec, record, now, state.machine.now)
     if cause:
         refusals = guards.list_refusals(spec, state)
+        if narrow := guards.find_narrow_context(spec, now.context):
+            refusals = (narrow, *refusals)
         action = Measure(subject=spec.server, cause=cause, model=model.name, fingerprint=now)
         return Plan(findings=tuple(findings), actions=(action,), refusals=refusals)
     assert record.latest is not None, "nothing is to be measured"
+    # Of a model that was loaded for the measurement it is known since then.
+    if narrow := guards.find_narrow_context(spec, record.latest.fingerprint.context):
+        findings.append(
+            Finding(
+                subject=narrow.subject,
+                kind="narrow context",
+                cause=narrow.reason,
+                remedy=narrow.remedy,
+                blocks=False,
+            )
+        )
     findings += list_problems(spec, record)
     actions: tuple[Action, ...] = ()
     if not state.collected:
