@@ -88,7 +88,7 @@ def test_a_wrong_field_is_named_with_its_file(tmp_path: Path, change: Change, re
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "Expecting value"),
+        (b"", "it is no result of a benchmark, as it is no JSON: Expecting value"),
         (b"[]", "must be a mapping"),
         (b"\xff", "'utf-8' codec"),
         (b'{"a": 1, "a": 2}', "an object names a key twice"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def read(path: Path) -> Result:
     except ValidationError as error:
         first, *others = list_problems(error)
         reason = f"{first} (and {len(others)} more problems)" if others else first
+    except JSONDecodeError as error:
+        reason = f"it is no result of a benchmark, as it is no JSON: {error}"
     except ValueError as error:
         reason = str(error)
     raise ResultError(f"{show(str(path))}: {reason}")
