@@ -26,6 +26,7 @@ from stackmend.worker.benchmark.state import (
     Served,
     Server,
 )
+from stackmend.worker.benchmark.steadiness import find_client_noise
 from tests.benchmarks.gate import KINDS
 from tests.unit.benchmark_world import Noise, Series, measure, summarize
 
@@ -557,6 +558,27 @@ def test_noise_that_stays_hides_no_slowdown_for_long() -> None:
     assert (
         "the hypervisor gave 20% of the CPU time to others; so was the result before" in causes[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("conditions", "where"),
+    [
+        (Conditions(lag=0.3), "on this controller"),
+        (Conditions(steal=0.2), "on the host"),
+    ],
+)
+def test_a_remedy_of_noise_names_the_machine_that_had_no_time(
+    conditions: Conditions, where: str
+) -> None:
+    levels = measure(Noise(seed=3), conditions=conditions)
+    levels = tuple(
+        level.model_copy(update={"noisy": find_client_noise(level.load, level.repeats)})
+        for level in levels
+    )
+    entry = make_entry().model_copy(update={"summaries": summarize(levels)})
+    noisy = [row for row in plan.list_problems(SPEC, Record(latest=entry)) if row.kind == "noisy"]
+    assert noisy
+    assert all(f"while nothing else runs {where}: " in row.remedy for row in noisy)
 
 
 def test_noise_is_said_and_fails_nothing() -> None:

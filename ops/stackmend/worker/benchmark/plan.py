@@ -9,6 +9,7 @@ from stackmend.decision import Finding, Refusal
 from stackmend.worker.benchmark import baseline, fingerprint, guards, statistics
 from stackmend.worker.benchmark.spec import BenchmarkPolicy, BenchmarkSpec
 from stackmend.worker.benchmark.state import (
+    CONTROLLER,
     BenchmarkState,
     Comparison,
     Entry,
@@ -34,6 +35,7 @@ DISTURBED = 2
 
 #: What a measurement after a noisy one needs.
 QUIET = " while nothing else runs on the host"
+QUIET_CONTROLLER = f" while nothing else runs on {CONTROLLER}"
 
 #: Figures in words, with their unit.
 _FIGURES = {
@@ -174,6 +176,11 @@ def _format_again(spec: BenchmarkPolicy, latest: Entry, condition: str = "") -> 
     )
 
 
+def _find_quiet(noise: str) -> str:
+    """What a measurement needs after one with such noise."""
+    return QUIET_CONTROLLER if noise.startswith(CONTROLLER) else QUIET
+
+
 def list_problems(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
     """What the latest result falls short of: each with both numbers.
 
@@ -190,7 +197,7 @@ def list_problems(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
                 subject=spec.server,
                 kind="noisy",
                 cause=f"{summary.load}: {summary.noisy}",
-                remedy=_format_again(spec, latest, QUIET),
+                remedy=_format_again(spec, latest, _find_quiet(summary.noisy)),
                 blocks=False,
             )
     yield from _hold_against_minimum(spec, record)
@@ -355,7 +362,7 @@ def _find_shortfall_remedy(spec: BenchmarkSpec, row: Shortfall, latest: Entry) -
     if row.fails:
         again = _format_again(spec, latest)
         return f"find out what slows the server, or lower minimum; then {again}"
-    return _format_again(spec, latest, QUIET)
+    return _format_again(spec, latest, _find_quiet(row.noise))
 
 
 def _read_figure(figures: Figures, field: str) -> float | None:
@@ -388,7 +395,7 @@ def _format_comparisons(
             remedy='find out what slows the server, or add "baseline": "last" to accept it; then '
             + _format_again(spec, latest)
             if worse
-            else _format_again(spec, latest, QUIET),
+            else _format_again(spec, latest, _find_quiet(row.reason)),
             blocks=worse,
         )
 

@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
+from stackmend.worker.benchmark.state import CONTROLLER
+
 if TYPE_CHECKING:
     from stackmend.worker.benchmark.state import Load, Repeat
-
-#: Whose time it is, as the reason begins.
-CONTROLLER = "this controller"
 
 #: Share of a CPU that measuring may use: a process of Python has one.
 MOST_BUSY = 0.7
