@@ -2,7 +2,7 @@
 
 from pyinfra import host
 
-from stackmend import worker
+from stackmend import reporting, worker
 from stackmend.spec import check
 
 stack = check(host.data.dict())  # type: ignore[no-untyped-call]
@@ -14,3 +14,5 @@ if stack is not None and stack.worker is not None and stack.worker.benchmark is 
         directory=stack.directory,
         **worker.get_benchmark_arguments(stack.worker.benchmark),
     )
+
+reporting.end_deploy(host, applies="worker.benchmark")

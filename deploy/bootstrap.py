@@ -5,7 +5,7 @@ pyinfra INVENTORY deploy/bootstrap.py
 
 from pyinfra import host
 
-from stackmend import access, compose, engine, resolver
+from stackmend import access, compose, engine, reporting, resolver
 from stackmend.spec import Stack, parse_machine
 
 desired = parse_machine(host.data.dict())  # type: ignore[no-untyped-call]
@@ -40,3 +40,5 @@ if desired is not None and desired.access is not None:
 
 if desired is not None and desired.engine is not None:
     engine.apply_policy(desired.engine)
+
+reporting.end_deploy(host)

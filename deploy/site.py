@@ -4,7 +4,7 @@ from functools import partial
 
 from pyinfra import host
 
-from stackmend import compose, connectivity, engine, models, ports, resolver, worker
+from stackmend import compose, connectivity, engine, models, ports, reporting, resolver, worker
 from stackmend.ports.spec import PortsPolicy
 from stackmend.spec import Stack, parse_machine
 
@@ -83,3 +83,5 @@ if stack is not None and stack.worker is not None and stack.worker.accelerated i
         project=stack.project,
         **worker.get_acceleration_arguments(stack.worker.accelerated),
     )
+
+reporting.end_deploy(host)

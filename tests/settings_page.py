@@ -69,7 +69,7 @@ HEAD = """\
 
 Made from the models that validate them by `python -m tests.settings_page`; a test holds it current.
 A section that is absent is not managed. Wrong settings end a run with the field's path before any
-host is contacted.
+host is contacted. Times are seconds, or text such as `"90s"`, `"5min"`, `"12h"` or `"7d"`.
 """
 
 

@@ -1,12 +1,15 @@
 """Problems of settings as messages: one printable line each, as long as a person reads."""
 
+import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from itertools import islice
 from reprlib import Repr
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from stackmend.text import make_printable
 
@@ -35,25 +38,136 @@ class Problem(ValueError):
         super().__init__(cut_line(text))
 
 
-def list_problems(error: ValidationError, *where: str) -> Iterator[str]:
+class WrongSettings(ValueError):
+    """Settings are wrong; the text has all problems in one line.
+
+    :param problems: one line each, which begins with the field's path.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+def list_problems(
+    error: ValidationError,
+    *where: str,
+    model: type[BaseModel] | None = None,
+    raw: Any = None,
+) -> Iterator[str]:
     """Each problem in one line, the field's path first; the value may be secret, and is left out.
 
     :param where: what stands before the field in its path.
+    :param model: what the values were validated as: an unknown key is then held against its fields.
+    :param raw: the values, by which the right one of several models is found.
     """
-    found = error.errors(include_url=False, include_input=False)
+    found = error.errors(include_url=False)
     for item in islice(found, MAXIMUM_PROBLEMS):
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key"
-        elif item["type"] == "missing":
-            message = "missing"
-        elif item["type"] == "model_type":
-            message = "must be a mapping"
+        place = item["loc"]
+        message = _format_message(item["type"], item["msg"], item["input"])
+        if item["type"] == "extra_forbidden" and model is not None:
+            keys = sorted({key for each in _find_models(model, place[:-1], raw) for key in each})
+            message += _suggest(str(place[-1]), keys)
         # What tells the kinds of a value apart is in angle brackets, and no part of its path.
-        path = join_path(*where, *(part for part in item["loc"] if str(part)[:1] != "<"))
-        yield cut_line(": ".join(filter(None, [path, message])))
+        path = join_path(*where, *(part for part in place if str(part)[:1] != "<"))
+        # An item that a validator of ours names is part of the path.
+        joint = "" if re.match(r"\[[0-9]+\]", message) else ": "
+        yield cut_line(joint.join(filter(None, [path, message])))
     if len(found) > MAXIMUM_PROBLEMS:
         yield cut_line(f"{join_path(*where)}: … and {len(found) - MAXIMUM_PROBLEMS} more problems")
+
+
+#: What pydantic's kinds of errors mean to somebody who writes settings.
+_MESSAGES = {
+    "extra_forbidden": "unknown key",
+    "missing": "missing",
+    **dict.fromkeys(("model_type", "dict_type", "mapping_type"), "must be a mapping"),
+    **dict.fromkeys(
+        ("tuple_type", "list_type", "set_type", "frozen_set_type", "iterable_type"),
+        "must be a list",
+    ),
+    **dict.fromkeys(("string_type", "string_sub_type"), "must be text"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be True or False"),
+    "path_type": "must be a path",
+}
+
+_PERCENT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) *%")
+
+
+def _format_message(kind: str, text: str, value: Any) -> str:
+    """What is wrong with a value, in the words of those who write settings."""
+    percent = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if percent and kind == "float_parsing":
+        share = f"{float(percent[1]) / 100:.5f}".rstrip("0").rstrip(".")
+        return f"must be a number: write {share} for {percent[1]} %"
+    if kind in _MESSAGES:
+        return _MESSAGES[kind]
+    text = text.removeprefix("Value error, ").replace(" after validation", "")
+    return re.sub(r"^(?:Input|String|Tuple|List|Set|Dictionary|Value) should ", "must ", text)
+
+
+def _suggest(name: str, keys: Sequence[str]) -> str:
+    """The key that an unknown one may be meant for, and all that there are."""
+    if not keys:
+        return ""
+    meant = get_close_matches(name[:MAXIMUM_QUOTED], keys, 1)
+    question = f" (did you mean {meant[0]}?)" if meant else ""
+    return f"{question}; known are {', '.join(keys)}"
+
+
+def _find_models(
+    model: type[BaseModel], place: Sequence[str | int], raw: Any
+) -> Iterator[Sequence[str]]:
+    """The keys of each model that may stand at a place."""
+    kinds: list[Any] = [model]
+    for part in place:
+        tagged = [arm for kind in kinds for arm in _expand(kind)]
+        if isinstance(part, str) and part[:1] == "<":
+            kinds = [kind for tag, kind in tagged if tag == part]
+            continue
+        kinds = [inner for _, kind in tagged for inner in _enter(kind, part)]
+        if isinstance(raw, dict | list | tuple):
+            raw = raw.get(part) if isinstance(raw, dict) else raw[int(part)]
+    for _, arm in (arm for kind in kinds for arm in _expand(kind)):
+        if isinstance(arm, type) and issubclass(arm, BaseModel) and _is_of_kind(arm, raw):
+            yield tuple(arm.model_fields)
+
+
+def _expand(kind: Any) -> Iterator[tuple[str, Any]]:
+    """Each type that a field's type may stand for, with its tag."""
+    if get_origin(kind) is Annotated:
+        inner, *notes = get_args(kind)
+        tag = next((note.tag for note in notes if isinstance(note, Tag)), "")
+        yield from ((tag or other, arm) for other, arm in _expand(inner))
+    elif get_origin(kind) in (Union, UnionType):
+        for arm in get_args(kind):
+            yield from _expand(arm)
+    else:
+        yield "", kind
+
+
+def _enter(kind: Any, part: str | int) -> Iterator[Any]:
+    """The type of what stands in a value of a type."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if part in kind.model_fields:
+            yield kind.model_fields[str(part)].annotation
+    elif inner := [each for each in get_args(kind) if each is not Ellipsis]:
+        yield inner[-1]
+
+
+def _is_of_kind(model: type[BaseModel], raw: Any) -> bool:
+    """Whether a mapping names the kind that a model is of."""
+    if not isinstance(raw, dict):
+        return True
+    return all(
+        raw[name] == kinds[0]
+        for name, field in model.model_fields.items()
+        if name in raw
+        and get_origin(field.annotation) is Literal
+        and len(kinds := get_args(field.annotation)) == 1
+    )
 
 
 def join_problems(error: ValueError) -> str:
@@ -62,8 +176,11 @@ def join_problems(error: ValueError) -> str:
 
 
 def join_path(*parts: str | int) -> str:
-    """Join the parts of a field's path with dots."""
-    return ".".join(map(show, parts))
+    """Join the parts of a field's path: ``checks[0].url``, with the first of a list as 0."""
+    path = ""
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{show(part)}" if path else show(part)
+    return path
 
 
 def show(value: Any) -> str:

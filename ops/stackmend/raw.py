@@ -5,15 +5,30 @@ that hold themselves, numbers of a million digits, generators that give their it
 validated, copied, compared and sent from here on is plain data of a size that is known.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path, PurePath
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, SecretBytes, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    SecretBytes,
+    SecretStr,
+    ValidationError,
+)
 
-from stackmend.problems import Problem, abbreviate, is_plain, join_path
+from stackmend.problems import (
+    Problem,
+    WrongSettings,
+    abbreviate,
+    is_plain,
+    join_path,
+    list_problems,
+)
 
 #: Values in one mapping of settings, whatever they lie in, and how deep they may lie.
 MAXIMUM_VALUES = 50_000
@@ -48,9 +63,14 @@ def validate(model: type[Model], raw: Mapping[str, Any]) -> Model:
     """Settings as a model has them.
 
     :param raw: the settings, of whatever kind their values are.
-    :raises ValueError: naming each wrong field; for ``stackmend.problems.join_problems``.
+    :raises RawProblem: naming the first value that is none that settings can hold.
+    :raises WrongSettings: naming each wrong field.
     """
-    return model.model_validate(copy_plain(raw))
+    plain = copy_plain(raw)
+    try:
+        return model.model_validate(plain)
+    except ValidationError as error:
+        raise WrongSettings(tuple(list_problems(error, model=model, raw=plain))) from None
 
 
 def copy_plain(raw: Any, *where: str) -> Any:
@@ -72,7 +92,7 @@ class _Copier:
         self._text = MAXIMUM_TEXT
         self._open: set[int] = set()
 
-    def copy(self, raw: Any, where: tuple[str, ...]) -> Any:
+    def copy(self, raw: Any, where: tuple[str | int, ...]) -> Any:
         self._values -= 1
         if self._values < 0:
             raise _make_problem(where, f"more than {MAXIMUM_VALUES} values are no settings")
@@ -95,7 +115,7 @@ class _Copier:
             return raw
         return self._copy_nested(raw, kind, where)
 
-    def _copy_nested(self, raw: Any, kind: type, where: tuple[str, ...]) -> Any:
+    def _copy_nested(self, raw: Any, kind: type, where: tuple[str | int, ...]) -> Any:
         if not issubclass(kind, Collection) or issubclass(kind, Iterator):
             raise _make_problem(
                 where,
@@ -111,14 +131,14 @@ class _Copier:
             if issubclass(kind, Mapping):
                 return dict(self._copy_pairs(raw, where))
             copied = [
-                self.copy(item, (*where, str(index)))
+                self.copy(item, (*where, index))
                 for index, item in enumerate(_read_items(raw, kind, where))
             ]
             return tuple(copied) if issubclass(kind, tuple) else copied
         finally:
             self._open.discard(id(raw))
 
-    def _copy_pairs(self, raw: Any, where: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    def _copy_pairs(self, raw: Any, where: tuple[str | int, ...]) -> Iterator[tuple[str, Any]]:
         for pair in _read_items(raw, type(raw), where, mapping=True):
             key, value = pair
             if not isinstance(key, str):
@@ -128,7 +148,7 @@ class _Copier:
             key = self._count(str.__str__(key), where)
             yield key, self.copy(value, (*where, key))
 
-    def _check_secret(self, raw: SecretStr | SecretBytes, where: tuple[str, ...]) -> Any:
+    def _check_secret(self, raw: SecretStr | SecretBytes, where: tuple[str | int, ...]) -> Any:
         content = raw.get_secret_value()
         if isinstance(content, str):
             self._count(content, where)
@@ -136,7 +156,7 @@ class _Copier:
             raise _make_problem(where, "a SecretStr must hold text")
         return raw
 
-    def _count(self, text: str, where: tuple[str, ...]) -> str:
+    def _count(self, text: str, where: tuple[str | int, ...]) -> str:
         self._text -= len(text)
         if self._text < 0:
             raise _make_problem(where, f"more than {MAXIMUM_TEXT} characters are no settings")
@@ -149,7 +169,7 @@ class _Copier:
 
 
 def _read_items(
-    raw: Any, kind: type, where: tuple[str, ...], *, mapping: bool = False
+    raw: Any, kind: type, where: tuple[str | int, ...], *, mapping: bool = False
 ) -> Iterable[Any]:
     """What a collection holds; its methods may be of the user's own, and may fail."""
     try:
@@ -169,7 +189,7 @@ def _read_items(
         ) from None
 
 
-def _check_number(number: int, where: tuple[str, ...]) -> int:
+def _check_number(number: int, where: tuple[str | int, ...]) -> int:
     if number.bit_length() > MAXIMUM_BITS:
         raise _make_problem(
             where, f"a number of {number.bit_length()} bits is too large; write it as text"
@@ -177,7 +197,7 @@ def _check_number(number: int, where: tuple[str, ...]) -> int:
     return number
 
 
-def _make_problem(where: tuple[str, ...], reason: str) -> RawProblem:
+def _make_problem(where: tuple[str | int, ...], reason: str) -> RawProblem:
     return RawProblem(": ".join(filter(None, [join_path(*where), reason])))
 
 
@@ -217,3 +237,28 @@ def _check_local(value: Path) -> Path:
 
 LocalPath = Annotated[Path, AfterValidator(_check_local)]
 """A path on this machine, as far as its name says; for use as a type in models."""
+
+
+_TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(ms|s|min|h|d|w)")
+_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def _parse_time(raw: Any) -> Any:
+    if not isinstance(raw, str):
+        return raw
+    match = _TIME.fullmatch(raw.strip())
+    if match is not None:
+        return float(match[1]) * _UNITS[match[2]]
+    try:
+        return float(raw)
+    except ValueError:
+        raise ValueError(
+            "must be seconds, or a time such as '500ms', '90s', '5min', '12h' or '7d'"
+        ) from None
+
+
+Seconds = Annotated[float, BeforeValidator(_parse_time)]
+"""Seconds, or a time such as ``"5min"``; for use as a type in models."""
+
+IntegerSeconds = Annotated[int, BeforeValidator(_parse_time)]
+"""The same, without parts of a second."""

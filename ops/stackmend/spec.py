@@ -95,7 +95,7 @@ class Stack(Machine, ComposeSpec):
         named += [(f"worker.{field}", name) for field, name in self.worker.list_named_services()]
         added = self.worker.engine.target if self.worker.engine else None
         return [
-            (field, name) for field, name in named if name != added or field.startswith("checks.")
+            (field, name) for field, name in named if name != added or field.startswith("checks[")
         ]
 
 
@@ -127,7 +127,7 @@ def parse_machine(data: Mapping[str, Any]) -> Stack | Machine | None:
         found = raw if issubclass(type(raw), Machine) else _validate(copy_plain(raw, "stack"))
         _read_files(found)
     except ValidationError as error:
-        raise SpecError("\n".join(map(_complete, list_problems(error, "stack")))) from None
+        raise SpecError("\n".join(map(_complete, _list_problems(error, raw)))) from None
     except RawProblem as error:
         raise SpecError(str(error)) from None
     except Problem as error:
@@ -136,9 +136,17 @@ def parse_machine(data: Mapping[str, Any]) -> Stack | Machine | None:
 
 
 def _validate(raw: Any) -> Stack | Machine:
-    if isinstance(raw, dict) and raw and set(raw) <= {*_SECTIONS, "report"}:
-        return Machine.model_validate(raw)
-    return Stack.model_validate(raw)
+    return _choose_model(raw).model_validate(raw)
+
+
+def _choose_model(raw: Any) -> type[Stack | Machine]:
+    is_machine = isinstance(raw, dict) and raw and set(raw) <= {*_SECTIONS, "report"}
+    return Machine if is_machine else Stack
+
+
+def _list_problems(error: ValidationError, raw: Any) -> Iterator[str]:
+    raw = copy_plain(raw, "stack")
+    return list_problems(error, "stack", model=_choose_model(raw), raw=raw)
 
 
 def _read_files(found: Machine) -> None:
@@ -210,6 +218,4 @@ def check_settings(_host: str, data: Mapping[str, Any]) -> None:
 
 
 def _complete(problem: str) -> str:
-    if problem.endswith(": unknown key") and problem.count(".") == 1:
-        return f"{problem}; known are {', '.join(sorted(Stack.model_fields))}"
     return problem + (" or a Stack" if problem == "stack: must be a mapping" else "")

@@ -106,7 +106,7 @@ NAMED: Mapping[str, tuple[Any, Mapping[str, Any], tuple[str, ...]]] = {
     "no-such-service": (
         COMPOSE,
         {"checks": [{"kind": "tcp", "address": "web:80", "inside": "wbe"}]},
-        ("stack.checks.0.inside: there is no service 'wbe'", "there are web"),
+        ("stack.checks[0].inside: there is no service 'wbe'", "there are web"),
     ),
     "path-outside-the-project": (
         service(volumes=["../../etc:/configuration"]),
@@ -218,8 +218,8 @@ ODD: Mapping[str, tuple[Callable[[Path], str], str]] = {
         _pipe_for_a_compose_file,
         "stack.source: compose.yaml is neither a file nor a directory, but a named pipe",
     ),
-    "pipe-for-a-key": (_pipe_for_a_key, "stack.access.public_keys.0: "),
-    "pipe-for-a-modelfile": (_pipe_for_a_modelfile, "stack.models.wanted.0.modelfile: "),
+    "pipe-for-a-key": (_pipe_for_a_key, "stack.access.public_keys[0]: "),
+    "pipe-for-a-modelfile": (_pipe_for_a_modelfile, "stack.models.wanted[0].modelfile: "),
     "pipe-for-known-hosts": (_pipe_for_known_hosts, "stack.access.known_hosts: "),
     "sparse-file": (_sparse_file, "holds more than 64 MiB (at weights.bin)"),
     "bomb": (_bomb, "stack.source: compose.yaml line 6: more than 30000 values"),
@@ -229,7 +229,7 @@ ODD: Mapping[str, tuple[Callable[[Path], str], str]] = {
     "surrogate": (_surrogate, "stack.env.A: holds half of a character, which is no text"),
     "holds-itself": (_holds_itself, "stack.env: holds itself; write out what it is to hold"),
     "number-of-digits": (_number_of_digits, "stack.env.A: a number of 16610 bits is too large"),
-    "broken-object": (_broken_object, "stack.checks.0: must be plain data: text, a number"),
+    "broken-object": (_broken_object, "stack.checks[0]: must be plain data: text, a number"),
 }
 
 
@@ -295,7 +295,7 @@ def test_a_real_host_sees_no_login(host: LabHost, tmp_path: Path) -> None:
     mark = host.mark()
     done = shop.run("-y")
     assert done.rc == 1, done.out
-    assert "stack.health_timeout: Input should be greater than 0" in done.out
+    assert "stack.health_timeout: must be greater than 0" in done.out
     assert host.logins_since(mark) == 0
 
 
@@ -318,34 +318,34 @@ SETTINGS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "env-value-is-a-list": ({"env": {"A": ["x"]}}, "stack.env: A must be text"),
     "env-value-with-nul": ({"env": {"A": "x\0y"}}, "stack.env: A holds a NUL"),
     "env-is-a-list": ({"env": ["A=1"]}, "stack.env: "),
-    "check-of-no-kind": ({"checks": [{"kind": "ping"}]}, "stack.checks.0: "),
+    "check-of-no-kind": ({"checks": [{"kind": "ping"}]}, "stack.checks[0]: "),
     "check-unknown-key": (
         {"checks": [{"kind": "http", "url": "http://127.0.0.1/", "statuss": 200}]},
-        "stack.checks.0.statuss: unknown key",
+        "stack.checks[0].statuss: unknown key",
     ),
     "check-url-scheme": (
         {"checks": [{"kind": "http", "url": "ftp://127.0.0.1/"}]},
-        "stack.checks.0.url: must be http:// or https://",
+        "stack.checks[0].url: must be http:// or https://",
     ),
     "check-url-port": (
         {"checks": [{"kind": "http", "url": "http://127.0.0.1:99999/"}]},
-        "stack.checks.0.url: port '99999' must be a number from 1 to 65535",
+        "stack.checks[0].url: port '99999' must be a number from 1 to 65535",
     ),
     "check-address-port": (
         {"checks": [{"kind": "tcp", "address": "web:0"}]},
-        "stack.checks.0.address: port '0' must be",
+        "stack.checks[0].address: port '0' must be",
     ),
     "check-in-no-service": (
         {"checks": [{"kind": "exec", "service": "nope", "command": "true"}]},
-        "stack.checks.0.service: there is no service 'nope'",
+        "stack.checks[0].service: there is no service 'nope'",
     ),
     "check-program-like-an-option": (
         {"checks": [{"kind": "exec", "service": "web", "command": ["-it", "sh"]}]},
-        "stack.checks.0.command: ",
+        "stack.checks[0].command: ",
     ),
     "check-timeout-negative": (
         {"checks": [{"kind": "tcp", "address": "web:80", "timeout": -1}]},
-        "stack.checks.0.timeout: ",
+        "stack.checks[0].timeout: ",
     ),
     "second-check-deadline-negative": (
         {
@@ -354,7 +354,7 @@ SETTINGS: Mapping[str, tuple[Mapping[str, Any], str]] = {
                 {"kind": "tcp", "address": "web:81", "deadline": -1},
             ]
         },
-        "stack.checks.1.deadline: ",
+        "stack.checks[1].deadline: ",
     ),
     "checks-of-one-name": (
         {
@@ -365,20 +365,20 @@ SETTINGS: Mapping[str, tuple[Mapping[str, Any], str]] = {
         },
         "stack.checks: two checks have the name 'a'",
     ),
-    "profile-like-an-option": ({"profiles": ["--help"]}, "stack.profiles.0: "),
+    "profile-like-an-option": ({"profiles": ["--help"]}, "stack.profiles[0]: "),
     "profiles-not-a-list": ({"profiles": "dev"}, "stack.profiles: "),
     "health-timeout-negative": ({"health_timeout": -5}, "stack.health_timeout: "),
     "health-timeout-not-a-number": ({"health_timeout": float("nan")}, "stack.health_timeout: "),
     "stability-negative": ({"stability": -1}, "stack.stability: "),
-    "on-failure": ({"on_failure": "explode"}, "stack.on_failure: Input should be 'rollback'"),
+    "on-failure": ({"on_failure": "explode"}, "stack.on_failure: must be 'rollback'"),
     "mend-unknown-key": ({"mend": {"attempt": 1}}, "stack.mend.attempt: unknown key"),
     "mend-is-a-number": ({"mend": 5}, "stack.mend: must be a mapping"),
     "mend-attempts-negative": ({"mend": {"attempts": -1}}, "stack.mend.attempts: "),
     "mend-window-nothing": ({"mend": {"window": 0}}, "stack.mend.window: "),
-    "mend-backoff-negative": ({"mend": {"backoff": [0, -5]}}, "stack.mend.backoff.1: "),
-    "consent-to-everything": ({"allow": ["everything"]}, "stack.allow.0: must be 'container:"),
-    "consent-to-nothing": ({"allow": ["container:"]}, "stack.allow.0: "),
-    "consent-relative": ({"allow": ["project:opt/shop"]}, "stack.allow.0: "),
+    "mend-backoff-negative": ({"mend": {"backoff": [0, -5]}}, "stack.mend.backoff[1]: "),
+    "consent-to-everything": ({"allow": ["everything"]}, "stack.allow[0]: must be 'container:"),
+    "consent-to-nothing": ({"allow": ["container:"]}, "stack.allow[0]: "),
+    "consent-relative": ({"allow": ["project:opt/shop"]}, "stack.allow[0]: "),
     "minimum-free-unit": ({"minimum_free": "2 GiBs"}, "stack.minimum_free: "),
     "minimum-free-negative": ({"minimum_free": -1}, "stack.minimum_free: "),
     "report-unknown-key": ({"report": {"dir": "x"}}, "stack.report.dir: unknown key"),
@@ -411,8 +411,8 @@ def test_a_message_shows_no_password(tmp_path: Path) -> None:
         ],
     )
     said = problem({"stack": wrong})
-    assert "stack.checks.0.url: " in said
-    assert "stack.checks.1.url: " in said
+    assert "stack.checks[0].url: " in said
+    assert "stack.checks[1].url: " in said
     assert "stack.env: TOKEN" in said
     assert "sesame" not in said
 

@@ -138,6 +138,6 @@ def test_a_wrong_section_is_told_before_any_host_is_contacted(
     mark = shop.host.mark()
     done = shop.run("-y")
     assert done.rc == 1, done.out
-    for path in ("wanted.0", "wanted.1.sorce", "update", "stall", "endpoint"):
+    for path in ("wanted[0]", "wanted[1].sorce", "update", "stall", "endpoint"):
         assert f"stack.models.{path}" in done.out
     assert shop.host.logins_since(mark) == 0

@@ -64,7 +64,7 @@ def test_a_wrong_section_is_an_error_before_any_host_is_contacted(shop: Shop) ->
     mark = shop.host.mark()
     done = shop.run("-y")
     assert done.rc == 1, done.out
-    assert "stack.ports.allow.0: must be one of 'exe:…'" in done.out
+    assert "stack.ports.allow[0]: must be one of 'exe:…'" in done.out
     assert shop.host.logins_since(mark) == 0
 
 

@@ -37,18 +37,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "source": ({"source": "/nowhere/at/all"}, "source: /nowhere/at/all is not a directory"),
     "check": (
         {"checks": [{"kind": "tcp", "address": "web:0"}]},
-        "checks.0.address: port '0' must be a number from 1 to 65535",
+        "checks[0].address: port '0' must be a number from 1 to 65535",
     ),
     "check of no service": (
         {"checks": [{"kind": "tcp", "address": "web:80", "inside": "wbe"}]},
-        "checks.0.inside: there is no service 'wbe'; there are web",
+        "checks[0].inside: there is no service 'wbe'; there are web",
     ),
     "mend": ({"mend": {"attempt": 1}}, "mend.attempt: unknown key"),
-    "consent": ({"allow": ["all"]}, "allow.0: must be 'container:NAME'"),
+    "consent": ({"allow": ["all"]}, "allow[0]: must be 'container:NAME'"),
     "size": ({"minimum_free": "much"}, "minimum_free: could not parse value and unit"),
     "several": (
         {"stability": -1, "on_failure": "explode"},
-        "stability: Input should be greater than or equal to 0; on_failure: Input should be",
+        "stability: must be greater than or equal to 0; on_failure: must be",
     ),
     "secret": (
         {"env": {"PIN": SecretStr(SECRET), "OTHER": [SECRET]}},

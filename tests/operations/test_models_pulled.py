@@ -22,22 +22,22 @@ def host() -> Iterator[Host]:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "no name": ({"models": ["a b"]}, "models.0.name: 'a b' is not a model's name"),
-    "scheme": ({"models": ["http://r/a/b"]}, "models.0.name: 'http://r/a/b': a model's name has"),
-    "number": ({"models": [7]}, "models.0: must be a model's name such as"),
+    "no name": ({"models": ["a b"]}, "models[0].name: 'a b' is not a model's name"),
+    "scheme": ({"models": ["http://r/a/b"]}, "models[0].name: 'http://r/a/b': a model's name has"),
+    "number": ({"models": [7]}, "models[0]: must be a model's name such as"),
     "origins": (
         {"models": [{"name": "a", "source": "b", "gguf": "c"}]},
-        "models.0: give source or gguf, not both",
+        "models[0]: give source or gguf, not both",
     ),
     "twice": ({"models": ["a", {"name": "A", "source": "b"}]}, "models: "),
     "both": ({"service": "ollama", "endpoint": "http://a:1"}, "give service or endpoint, not both"),
     "endpoint": ({"endpoint": "ftp://a"}, "endpoint: must be the address of a model server"),
-    "update": ({"update": "sometimes"}, "update: Input should be 'always' or 'never'"),
+    "update": ({"update": "sometimes"}, "update: must be 'always' or 'never'"),
     "transfer": (
         {"pull_from": "peer", "source": "peer"},
         "give pull_from or source, not both: source is its former name",
     ),
-    "stall": ({"stall": 0}, "stall: Input should be greater than 0"),
+    "stall": ({"stall": 0}, "stall: must be greater than 0"),
 }
 
 

@@ -23,20 +23,20 @@ def host() -> Iterator[Host]:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "port 0": ({"ports": 0}, "ports: 0: 0: 0 is no port; ports go from 1 to 65535"),
-    "port 70000": ({"ports": ["80", "70000"]}, "ports: 1: '70000': 70000 is no port"),
-    "protocol": ({"ports": "6379/sctp"}, "ports: 0: '6379/sctp': 'sctp' is not supported"),
-    "empty range": ({"ports": "80-79"}, "ports: 0: '80-79': an empty range; write it as 79-80"),
-    "no port": ({"ports": "redis"}, "ports: 0: 'redis' is not a port: write PORT"),
-    "no address": ({"ports": "host:80"}, "ports: 0: 'host:80': host is not an IP address"),
-    "too many": ({"ports": "1-65535"}, "ports: 0: '1-65535': 65535 ports are more than the 4096"),
-    "given": ({"ports": lambda: ["0"]}, "ports: 0: '0': 0 is no port"),
-    "conflict": ({"on_conflict": "kill"}, "on_conflict: Input should be 'report' or 'stop'"),
-    "rule": ({"allow": ["redis"]}, "allow.0: must be one of 'exe:…', 'unit:…'"),
-    "one rule": ({"allow": "redis"}, "allow.0: must be one of 'exe:…', 'unit:…'"),
-    "protect": ({"protect": ["unit:a", "pid:1"]}, "protect.1: must be one of"),
-    "grace": ({"grace": 0}, "grace: Input should be greater than 0"),
-    "several": ({"settle": -1, "grace": 1e9}, "grace: Input should be less than or equal to 300; "),
+    "port 0": ({"ports": 0}, "ports[0]: 0: 0 is no port; ports go from 1 to 65535"),
+    "port 70000": ({"ports": ["80", "70000"]}, "ports[1]: '70000': 70000 is no port"),
+    "protocol": ({"ports": "6379/sctp"}, "ports[0]: '6379/sctp': 'sctp' is not supported"),
+    "empty range": ({"ports": "80-79"}, "ports[0]: '80-79': an empty range; write it as 79-80"),
+    "no port": ({"ports": "redis"}, "ports[0]: 'redis' is not a port: write PORT"),
+    "no address": ({"ports": "host:80"}, "ports[0]: 'host:80': host is not an IP address"),
+    "too many": ({"ports": "1-65535"}, "ports[0]: '1-65535': 65535 ports are more than the 4096"),
+    "given": ({"ports": lambda: ["0"]}, "ports[0]: '0': 0 is no port"),
+    "conflict": ({"on_conflict": "kill"}, "on_conflict: must be 'report' or 'stop'"),
+    "rule": ({"allow": ["redis"]}, "allow[0]: must be one of 'exe:…', 'unit:…'"),
+    "one rule": ({"allow": "redis"}, "allow[0]: must be one of 'exe:…', 'unit:…'"),
+    "protect": ({"protect": ["unit:a", "pid:1"]}, "protect[1]: must be one of"),
+    "grace": ({"grace": 0}, "grace: must be greater than 0"),
+    "several": ({"settle": -1, "grace": 1e9}, "grace: must be less than or equal to 300; "),
 }
 
 

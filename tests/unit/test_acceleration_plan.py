@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from stackmend.decision import Finding
 from stackmend.engine.accelerators.state import Accelerators
 from stackmend.models.spec import Endpoint
+from stackmend.worker import get_acceleration_arguments
 from stackmend.worker.acceleration.chain import build_chain, find_processor
 from stackmend.worker.acceleration.plan import plan
-from stackmend.worker.acceleration.spec import AccelerationSpec
+from stackmend.worker.acceleration.spec import AccelerationPolicy, AccelerationSpec
 from stackmend.worker.acceleration.state import (
     Load,
     Memory,
@@ -263,6 +264,32 @@ def test_a_model_partly_on_the_gpu_fails_only_where_somebody_says_what_is_enough
     assert find(HOST, state, share=0.94) == ()
 
 
+def test_a_share_expects_an_accelerator_unless_the_processor_is_auto() -> None:
+    (finding,) = find(NO_HOST, CPU_STATE, share=1.0)
+    assert (finding.kind, finding.blocks) == ("no accelerator", True)
+    assert not any(found.blocks for found in find(NO_HOST, CPU_STATE, share=1.0, processor="auto"))
+    # The section's arguments say the same to the operation, and to what reads ahead.
+    policy = AccelerationPolicy.model_validate({"share": 1.0})
+    assert get_acceleration_arguments(policy)["processor"] == "gpu"
+    assert (
+        get_acceleration_arguments(AccelerationPolicy(endpoint="h:1"))["endpoint"] == "http://h:1"
+    )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"share": 0.5, "processor": "cpu"}, "nothing is expected on an accelerator"),
+        ({"service": "ollama", "endpoint": "http://h:1"}, "give service or endpoint, not both"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    options: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        AccelerationPolicy.model_validate(options)
+
+
 def test_a_server_that_does_not_answer_is_reported() -> None:
     silent = change(
         STATE, answers=False, reason="it does not answer (status 7 of the request)", samples=()
@@ -368,6 +395,15 @@ def test_a_server_that_is_not_there() -> None:
     assert finding.cause == "its container ai-ollama-1 is exited"
     hung = change(absent, engine={"reason": "the Docker daemon does not answer within 10 s"})
     assert [found.kind for found in find(HOST, hung)] == ["unreadable"]
+
+
+def test_what_is_not_needed_is_said_with_its_reason() -> None:
+    assert str(build_chain(SPEC, NO_HOST, CPU_STATE)) == (
+        "not needed: host, driver, toolkit, reservation, container, server, model (no accelerator "
+        "of NVIDIA's or AMD's is on the PCI bus)"
+    )
+    idle = str(build_chain(SPEC, host(driver="nouveau"), CPU_STATE))
+    assert idle.count("0000:01:00.0 has the driver nouveau, and nothing reserves it") == 1
 
 
 def test_a_process_of_the_host_needs_no_container() -> None:

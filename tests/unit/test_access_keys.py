@@ -26,10 +26,10 @@ def test_a_file_and_a_text_are_the_same_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("ssh-ed25519 AAAA me", "public_keys.0: is not a public key"),
-        ("ssh-rsa " + public().split()[1], "public_keys.0: is not a public key"),
-        ("/nowhere/id.pub", "public_keys.0: /nowhere/id.pub cannot be read: No such file"),
-        ("/etc/hostname", "public_keys.0: '/etc/hostname' is neither a public key"),
+        ("ssh-ed25519 AAAA me", "public_keys[0]: is not a public key"),
+        ("ssh-rsa " + public().split()[1], "public_keys[0]: is not a public key"),
+        ("/nowhere/id.pub", "public_keys[0]: /nowhere/id.pub cannot be read: No such file"),
+        ("/etc/hostname", "public_keys[0]: '/etc/hostname' is neither a public key"),
         (f'from="10.0.0.1" {public()}', "is neither a public key"),
     ],
 )
@@ -55,13 +55,13 @@ POLICY: dict[str, Any] = {"user": "ops", "public_keys": [public()]}
         ({"user": "-ops"}, "stack.access.user: "),
         ({"user": "ops; reboot"}, "stack.access.user: "),
         ({"public_keys": []}, "stack.access.public_keys: "),
-        ({"public_keys": ["x\ny"]}, "stack.access.public_keys.0: must be one key on one line"),
+        ({"public_keys": ["x\ny"]}, "stack.access.public_keys[0]: must be one key on one line"),
         ({"public_keys": "-----BEGIN OPENSSH PRIVATE KEY-----"}, "this is a private key"),
-        ({"public_keys": ["~/none.pub"]}, "stack.access.public_keys.0: "),
+        ({"public_keys": ["~/none.pub"]}, "stack.access.public_keys[0]: "),
         ({"fingerprint": "MD5:aa:bb"}, "stack.access.fingerprint: must be a host key's"),
         ({"fingerprint": "SHA256:short"}, "stack.access.fingerprint: "),
         ({"wait": -1}, "stack.access.wait: "),
-        ({"ports": ["70000"]}, "stack.access.ports: 0: '70000'"),
+        ({"ports": ["70000"]}, "stack.access.ports[0]: '70000'"),
         ({"root_password": "x"}, "stack.access.root_password: unknown key"),
     ],
 )

@@ -203,6 +203,21 @@ def test_a_controller_without_time_makes_a_level_noisy(
     assert bool(noisy) is bool(words)
 
 
+def test_the_worst_repeat_is_named_with_what_it_is_held_against() -> None:
+    """The first one that was late said less than the others."""
+    samples = (sample(answer()),)
+    lags = [Conditions(lag=lag) for lag in (0.021, 0.3, 0.022)]
+    repeats = [Repeat(wall=1.0, samples=samples, conditions=row) for row in lags]
+    assert find_client_noise(Load(concurrency=1), repeats) == (
+        "this controller had no time: it was 0.300 s late, and 0.020 s are the most where a first "
+        "token comes after 0.200 s"
+    )
+    busy = Repeat(wall=1.0, samples=samples, conditions=Conditions(client=0.95, lag=0.021))
+    assert find_client_noise(Load(concurrency=1), [busy]) == (
+        "this controller had no time: measuring used 95% of a CPU, and 70% are the most"
+    )
+
+
 def test_the_end_of_the_last_answers_is_no_time_in_which_requests_come() -> None:
     """Eight within four seconds, and five more until the last one is answered."""
     samples = (sample(answer()),) * 8
@@ -428,5 +443,6 @@ def test_what_ends_a_step_says_what_to_do() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "StepError":
                 found += 1
-                assert "; " in ast.unparse(node), f"{path.name}: {ast.unparse(node)}"
+                text = ast.unparse(node)
+                assert "; " in text or "explain_failure(" in text, f"{path.name}: {text}"
     assert found > 10

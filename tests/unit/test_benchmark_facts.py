@@ -1171,6 +1171,7 @@ def measure_of(monkeypatch: pytest.MonkeyPatch, **replaced: Any) -> list[Path]:
     room = reconciler.BenchmarkReconciler(
         host=HOST, spec=asked, report=cast("Any", None), on_result=shown.append
     )
+    room._has_turn = True
     ready = SimpleNamespace(rtt=0.0, load=None, verified=True)
 
     def ask(*_: object) -> tuple[Level, ...]:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pyinfra.api.host import Host
 
 from stackmend.errors import StepError
+from stackmend.reporting.collect import Collector
 from stackmend.worker.benchmark import identity, learning, loading
 from stackmend.worker.benchmark.endpoint import Endpoint
-from stackmend.worker.benchmark.identity import Reply, explain_silence
+from stackmend.worker.benchmark.identity import Reply, explain_silence, parse_queue_server
 from stackmend.worker.benchmark.learning import prepare
 from stackmend.worker.benchmark.plan import plan
+from stackmend.worker.benchmark.reconciler import BenchmarkReconciler
 from stackmend.worker.benchmark.spec import BenchmarkSpec, Profile
-from stackmend.worker.benchmark.state import BenchmarkState, Machine, Server, Usage
+from stackmend.worker.benchmark.state import Answers, BenchmarkState, Machine, Record, Server, Usage
 from tests import paced
 from tests.connected import local
 from tests.paced import Paced
+from tests.unit.benchmark_world import Noise, entry, measure
 
 pytestmark = pytest.mark.slow
 
@@ -214,3 +219,66 @@ def test_a_server_that_loads_for_too_long_is_refused(
     assert "it still loads its model" in found.reason
     (refusal,) = plan(spec, BenchmarkState(machine=machine, answers=found)).refusals
     assert refusal.remedy == "wait until it has loaded its model, then run again"
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("ollama", "it answers HTTP 404"), ("queue", "it answers HTTP 404")],
+)
+def test_a_server_that_is_not_the_one_meant_is_not_to_be_started(
+    here: Host, server: Paced, target: Any, reason: str
+) -> None:
+    # The paced server speaks Ollama's API too, but not there.
+    endpoint: Any = f"http://127.0.0.1:{server.port}/elsewhere"
+    spec = BenchmarkSpec(project="ai", target=target, endpoint=endpoint)
+    machine = make_machine(IDLE)
+    found = identity.ask(here, spec, machine)
+    (refusal,) = plan(spec, BenchmarkState(machine=machine, answers=found)).refusals
+    assert refusal.reason == reason
+    assert refusal.remedy == identity.CORRECT
+
+
+def test_a_server_that_is_not_there_is_named_once(here: Host) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        endpoint: Any = f"http://127.0.0.1:{port}"
+        spec = BenchmarkSpec(project="ai", endpoint=endpoint)
+        machine = make_machine()
+        found = identity.ask(here, spec, machine)
+    (refusal,) = plan(spec, BenchmarkState(machine=machine, answers=found)).refusals
+    assert refusal.reason.startswith(f"it does not answer at port {port}: ")
+    assert "http://" not in refusal.reason.removeprefix(f"it does not answer at port {port}: ")
+    assert refusal.remedy == identity.START
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason", "remedy"),
+    [
+        (Reply(401), "it asks for a key (HTTP 401)", 'add "api_key" to the section'),
+        (Reply(503), "it answers HTTP 503", identity.READ_LOG),
+        (Reply(200, reason="no JSON"), "its answer is no JSON: no JSON", identity.CORRECT),
+        (Reply(200, {"status": "ok"}), "what answers there is no queue", identity.CORRECT),
+    ],
+)
+def test_an_answer_that_says_nothing_has_the_remedy_for_it(
+    reply: Reply, reason: str, remedy: str
+) -> None:
+    found = parse_queue_server(reply, None)
+    assert found.reason.startswith(reason)
+    assert found.remedy.startswith(remedy)
+
+
+def test_a_refusal_shows_no_result_of_before(here: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would look like the answer of the server that is asked now."""
+    spec = BenchmarkSpec(project="ai")
+    latest = entry(measure(Noise(seed=1)), 1_700_000_000)
+    machine = make_machine().model_copy(update={"record": Record(latest=latest)})
+    answers = Answers(reason="it answers HTTP 404", remedy=identity.CORRECT)
+    state = BenchmarkState(machine=machine, answers=answers)
+    monkeypatch.setattr(BenchmarkReconciler, "_read", lambda _self, *, fresh: state)
+    shown: list[Path] = []
+    report = Collector("worker.benchmarked")
+    observed = BenchmarkReconciler(here, spec, report, shown.append).observe()
+    assert observed.plan.refusals
+    assert (shown, report.measures) == ([], {})

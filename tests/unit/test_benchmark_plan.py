@@ -26,6 +26,7 @@ from stackmend.worker.benchmark.state import (
     Served,
     Server,
 )
+from stackmend.worker.benchmark.steadiness import find_client_noise
 from tests.benchmarks.gate import KINDS
 from tests.unit.benchmark_world import Noise, Series, measure, summarize
 
@@ -355,6 +356,25 @@ def test_what_cannot_be_measured_is_refused(
     assert found.actions == ()
 
 
+def test_a_request_beyond_the_context_is_refused_before_it_is_measured() -> None:
+    spec = BenchmarkSpec(project="ai", profile={"prompt_tokens": 4000, "output_tokens": 500})
+    (refusal,) = plan.plan(spec, STATE).refusals
+    assert refusal.reason == (
+        "the model's context has 4096 tokens, and a request of the profile needs 4500: 4000 of the "
+        "prompt and 500 of the answer"
+    )
+    assert "a context of 4500 tokens at least" in refusal.remedy
+    fits = BenchmarkSpec(project="ai", profile={"prompt_tokens": 3596, "output_tokens": 500})
+    assert plan.plan(fits, STATE).refusals == ()
+    # Of a model that is not loaded it is known once it was measured, and is said then.
+    unloaded = change(STATE, "answers", loaded=())
+    assert plan.plan(spec, unloaded).refusals == ()
+    measured = make_entry(fingerprint=build(STATE, spec))
+    found = plan.plan(spec, change(unloaded, "machine", record=Record(latest=measured)))
+    narrow = [row for row in found.findings if row.kind == "narrow context"]
+    assert [(row.cause, row.blocks) for row in narrow] == [(refusal.reason, False)]
+
+
 def test_a_name_without_its_tag_is_latest() -> None:
     assert cause(STATE, BenchmarkSpec(project="ai", model="Tiny")) == "it was never measured"
 
@@ -547,6 +567,27 @@ def test_noise_that_stays_hides_no_slowdown_for_long() -> None:
     assert (
         "the hypervisor gave 20% of the CPU time to others; so was the result before" in causes[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("conditions", "where"),
+    [
+        (Conditions(lag=0.3), "on this controller"),
+        (Conditions(steal=0.2), "on the host"),
+    ],
+)
+def test_a_remedy_of_noise_names_the_machine_that_had_no_time(
+    conditions: Conditions, where: str
+) -> None:
+    levels = measure(Noise(seed=3), conditions=conditions)
+    levels = tuple(
+        level.model_copy(update={"noisy": find_client_noise(level.load, level.repeats)})
+        for level in levels
+    )
+    entry = make_entry().model_copy(update={"summaries": summarize(levels)})
+    noisy = [row for row in plan.list_problems(SPEC, Record(latest=entry)) if row.kind == "noisy"]
+    assert noisy
+    assert all(f"while nothing else runs {where}: " in row.remedy for row in noisy)
 
 
 def test_noise_is_said_and_fails_nothing() -> None:

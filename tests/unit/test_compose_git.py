@@ -26,7 +26,7 @@ from stackmend.compose.checkout import choose_commit, list_patterns, unpack
 from stackmend.compose.source import SourceError, make
 from stackmend.compose.spec import ComposeSpec, GitSource
 from stackmend.connectivity import classify
-from stackmend.problems import join_problems
+from stackmend.problems import WrongSettings, join_problems
 from stackmend.raw import validate
 from tests.shells import find
 
@@ -494,7 +494,7 @@ def test_which_ref_a_name_means() -> None:
     ],
 )
 def test_wrong_settings_are_told_before_contact(raw: dict[str, str], problem: str) -> None:
-    with pytest.raises(ValueError, match="validation error") as error:
+    with pytest.raises(WrongSettings) as error:
         validate(ComposeSpec, {"project": "a", "directory": "/opt/a", "source": raw})
     said = join_problems(error.value)
     assert said.startswith("source")

@@ -282,14 +282,14 @@ FIELDS = [
     "mend.attempts",
     "report.directory",
     "env.A",
-    "checks.0",
+    "checks[0]",
     "checks.http.url",
     "checks.http.status",
     "checks.http.headers",
     "checks.tcp.address",
     "checks.exec.command",
     "engine.log.max_size",
-    "models.wanted.0",
+    "models.wanted[0]",
     "models.wanted.name",
     "models.wanted.gguf",
     *(f"{name}.{field}" for name, model in _SECTIONS.items() for field in model.model_fields),  # type: ignore[attr-defined]
@@ -309,12 +309,12 @@ def placed(root: Path, field: str, value: Any) -> Any:
         "env": {},
         "worker": {},
     }
-    if field == "checks.0":
+    if field == "checks[0]":
         return stack(root, checks=[value])
     if field.startswith("checks."):
         _, kind, key = field.split(".")
         return stack(root, checks=[{"kind": kind, key: value}])
-    if field == "models.wanted.0":
+    if field == "models.wanted[0]":
         return stack(root, models={"wanted": [value]})
     if field.startswith("models.wanted."):
         return stack(root, models={"wanted": [{"name": "a", field.rpartition(".")[2]: value}]})
@@ -367,7 +367,7 @@ def test_secrets_are_looked_for_in_odd_values(odd: str) -> None:
         ("number key", "stack.env: 5 is a key that is no text; put it in quotes"),
         ("many", f"stack.env: 60000 values are more than the {MAXIMUM_VALUES} of settings"),
         ("secret of no text", "stack.env: a SecretStr must hold text"),
-        ("digits", "stack.env: Input should be a valid dictionary"),
+        ("digits", "stack.env: must be a mapping"),
     ],
 )
 def test_what_is_said_of_an_odd_value(root: Path, odd: str, said: str) -> None:

@@ -22,6 +22,7 @@ from stackmend.engine import commands as engine
 from stackmend.models import client, reading
 from stackmend.ports import commands as ports
 from stackmend.text import format_limit
+from stackmend.worker.move import reconciler as move
 
 PAGE = (Path(__file__).parents[2] / "docs/limits.md").read_text(encoding="utf-8")
 ROWS = {
@@ -66,6 +67,10 @@ def list_connection_limits() -> list[float]:
         ("packages and the clock", [basics.LIMIT]),
         ("ending a holder", [ports.LIMIT]),
         ("an answer of Docker", [docker_api.TIMEOUT]),
+        ("both servers of a move measured", [move.ATTEMPTS, 2]),
+        ("the image of a move's new server", [move.PULLING]),
+        ("a model's file copied to it", [move.COPYING]),
+        ("a legacy worker answering", [move.ANSWERING]),
         ("a model loading", [client.LOADING]),
         ("a pull of a model", [client.LONGEST_PULL]),
         ("the engine answering", [int(re.findall(r"STACKMEND_ENGINE_LIMIT:-(\d+)", FRAME)[0])]),

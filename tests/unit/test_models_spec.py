@@ -94,13 +94,13 @@ def report(raw: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
-        ({"wanted": ["a", "b c"]}, "stack.models.wanted.1.name: 'b c' is not a model's name"),
-        ({"wanted": [7]}, "stack.models.wanted.0: must be a model's name"),
-        ({"wanted": [{"gguf": "x"}]}, "stack.models.wanted.0.name: missing"),
-        ({"wanted": [{"name": "x", "from": "y"}]}, "stack.models.wanted.0.from: unknown key"),
+        ({"wanted": ["a", "b c"]}, "stack.models.wanted[1].name: 'b c' is not a model's name"),
+        ({"wanted": [7]}, "stack.models.wanted[0]: must be a model's name"),
+        ({"wanted": [{"gguf": "x"}]}, "stack.models.wanted[0].name: missing"),
+        ({"wanted": [{"name": "x", "from": "y"}]}, "stack.models.wanted[0].from: unknown key"),
         (
             {"wanted": [{"name": "x", "gguf": "y", "source": "z"}]},
-            "stack.models.wanted.0: give source or gguf, not both",
+            "stack.models.wanted[0]: give source or gguf, not both",
         ),
         (
             {"wanted": ["x", {"name": "X:latest", "source": "y"}]},
@@ -114,13 +114,13 @@ def report(raw: dict[str, Any]) -> list[str]:
             {"pull_from": "registry", "source": "peer"},
             "stack.models: give pull_from or source, not both: source is its former name",
         ),
-        ({"pull_from": "x"}, "stack.models.pull_from: Input should be 'registry' or 'peer'"),
+        ({"pull_from": "x"}, "stack.models.pull_from: must be 'registry' or 'peer'"),
         ({"service": "a b"}, "stack.models.service: must be the name of a Compose service"),
-        ({"update": "sometimes"}, "stack.models.update: Input should be 'always' or 'never'"),
-        ({"stall": 0}, "stack.models.stall: Input should be greater than 0"),
-        ({"parallel": 0}, "stack.models.parallel: Input should be greater than or equal to 1"),
+        ({"update": "sometimes"}, "stack.models.update: must be 'always' or 'never'"),
+        ({"stall": 0}, "stack.models.stall: must be greater than 0"),
+        ({"parallel": 0}, "stack.models.parallel: must be greater than or equal to 1"),
         ({"minimum_free": "much"}, "stack.models.minimum_free: could not parse"),
-        ({"prune": "perhaps"}, "stack.models.prune: Input should be a valid boolean"),
+        ({"prune": "perhaps"}, "stack.models.prune: must be True or False"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_path(raw: dict[str, Any], expected: str) -> None:

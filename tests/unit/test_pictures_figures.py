@@ -95,3 +95,14 @@ def test_every_colour_is_readable_on_its_paper(name: str, theme: int) -> None:
 def test_lines_side_by_side_differ_in_colour_and_marker() -> None:
     assert len({COLOURS[name][0] for name in COLOURS}) == len(COLOURS)
     assert len({*SERIES}) == len({*MARKERS}) == 8
+
+
+def test_measurements_of_one_day_have_their_time_below_the_picture() -> None:
+    now, day = 1_796_018_400.0, 86400.0
+    moments = [now - 2 * day, now - 7200, now - 3600]
+    assert figures.format_moments([*moments, now]) == (
+        "2026-11-28",
+        "2026-11-30 04:00 UTC",
+        "2026-11-30 05:00 UTC",
+        "2026-11-30 06:00 UTC",
+    )

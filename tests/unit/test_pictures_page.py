@@ -23,7 +23,7 @@ from stackmend.worker.pictures.__main__ import main
 from stackmend.worker.pictures.arrange import build_content
 from stackmend.worker.pictures.charts import draw_png, draw_svg
 from stackmend.worker.pictures.page import render
-from tests.unit.benchmark_results import LOADS, make_queue_result, make_result
+from tests.unit.benchmark_results import LOADS, NOW, make_queue_result, make_result
 from tests.unit.pictures_pages import Page, check_figures, read_tables
 
 ROOT = Path(__file__).parents[2]
@@ -501,3 +501,33 @@ def test_others_may_read_a_page_where_the_user_lets_them(tmp_path: Path) -> None
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_page_says_what_its_results_are_of() -> None:
+    """Three measurements of one server are no fleet."""
+    names = {
+        ("ai1", "ai2"): ("Benchmark of 2 hosts", "hosts", "host"),
+        ("ai1", "ai1", "ai1"): (
+            "Benchmark of ai1 · service ollama, 3 times",
+            "measurements",
+            "measurement",
+        ),
+    }
+    for hosts, (title, several, one) in names.items():
+        made = [make_result(host) for host in hosts]
+        results = [
+            result.model_copy(
+                update={
+                    "measurement": result.measurement.model_copy(update={"at": NOW + 60 * later})
+                }
+            )
+            for later, result in enumerate(made)
+        ]
+        page = render(results)
+        assert f"<h1><bdi>{title}</bdi></h1>" in page
+        assert f"<h2>All {several}</h2>" in page
+        fleet = [table for table in read_tables(page) if table.section == "fleet"]
+        assert fleet[0].title == f"Throughput, all {several}"
+        assert fleet[0].headings[0] == one
+    two = [make_result("ai1", name=f"service {name}") for name in ("ollama", "llm")]
+    assert "<h1><bdi>Benchmark of ai1 · 2 servers</bdi></h1>" in render(two)

@@ -323,18 +323,18 @@ def test_a_report_of_version_1_is_read_as_one_of_version_2() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["mode"], "wet", "mode: Input should be 'dry' or 'apply'"),
+        (["mode"], "wet", "mode: must be 'dry' or 'apply'"),
         (["schema_version"], 3, "schema_version: must be 1 or 2; got 3"),
-        (["hosts", "web", "outcome"], 5, "hosts.web.outcome: Input should be "),
+        (["hosts", "web", "outcome"], 5, "hosts.web.outcome: must be "),
         (
             ["hosts", "@local", "operations", 2, "refusals", 0, "consent"],
             ["x"],
-            "hosts.@local.operations.2.refusals.0.consent: Input should be a valid string",
+            "hosts.@local.operations[2].refusals[0].consent: must be text",
         ),
         (
             ["hosts", "@local", "operations", 0, "done", 0, "mood"],
             "x",
-            "hosts.@local.operations.0.done.0.mood: unknown key",
+            "hosts.@local.operations[0].done[0].mood: unknown key",
         ),
     ],
 )

@@ -235,6 +235,37 @@ def test_a_host_whose_stack_has_nothing_for_a_deploy_is_said_to_be_so(site: Path
     assert "this deploy applies nothing that its `stack` holds" in run.out
 
 
+@pytest.mark.parametrize("words", [["-y"], ["--dry"], ["--dry", "-y"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("benchmark", "no `worker.benchmark` in its `stack`"),
+        ("site", "this deploy applies nothing that its `stack` holds"),
+    ],
+)
+def test_a_dry_run_says_the_same_of_a_deploy_that_asks_nothing(
+    site: Path, name: str, reason: str, words: list[str]
+) -> None:
+    key = site / "id.pub"
+    key.write_text(PUBLIC_KEY)
+    access = {"user": "ops", "public_keys": str(key)}
+    (site / "inventory.py").write_text(
+        f"hosts = [('@local', {{'stack': {{'access': {access}}}}})]\n"
+    )
+    run = pyinfra(site, str(ROOT / f"deploy/{name}.py"), *words, inventory="inventory.py")
+    assert run.rc == 0, run.out
+    assert written(site).hosts["@local"].outcome == "unmanaged", run.out
+    assert reason in run.out
+
+
+def test_a_dry_run_of_a_deploy_that_breaks_proves_nothing(site: Path) -> None:
+    (site / "inventory.py").write_text(
+        "hosts = [('@local', {'stack': {'report': {}, 'engine': {}}})]\n"
+    )
+    pyinfra(site, deploy(site, "1 / 0"), "--dry", inventory="inventory.py")
+    assert written(site).hosts["@local"].outcome == "unknown"
+
+
 def test_a_deploy_that_breaks_is_not_said_to_have_asked_nothing(site: Path) -> None:
     run = pyinfra(site, deploy(site, "1 / 0"), "-y")
     assert run.rc == 1

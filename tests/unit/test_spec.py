@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,19 +97,21 @@ def test_each_problem_has_its_line_with_its_path(source: Path) -> None:
     assert [line.split(": ")[0] for line in said] == [
         "stack.project",
         "stack.directory",
-        "stack.checks.0.address",
-        "stack.checks.1.url",
+        "stack.checks[0].address",
+        "stack.checks[1].url",
         "stack.stability",
         "stack.mend.attempts",
         "stack.mend.backof",
-        "stack.allow.1",
+        "stack.allow[1]",
         "stack.report.dir",
         "stack.healt_timeout",
     ]
     assert said[1] == "stack.directory: missing"
-    assert said[6] == "stack.mend.backof: unknown key"
+    meant = "unknown key (did you mean backoff?); known are attempts, backoff, window"
+    assert said[6] == f"stack.mend.backof: {meant}"
     known = ", ".join(sorted(Stack.model_fields))
-    assert said[9] == f"stack.healt_timeout: unknown key; known are {known}"
+    meant = f"unknown key (did you mean health_timeout?); known are {known}"
+    assert said[9] == f"stack.healt_timeout: {meant}"
 
 
 def test_what_may_be_done_about_held_ports_is_looked_at(source: Path) -> None:
@@ -123,7 +126,7 @@ def test_what_may_be_done_about_held_ports_is_looked_at(source: Path) -> None:
     said = problems(given_stack(source, ports=wrong))
     assert [line.split(": ")[0] for line in said] == [
         "stack.ports.on_conflict",
-        "stack.ports.allow.1",
+        "stack.ports.allow[1]",
         "stack.ports.grace",
         "stack.ports.port",
     ]
@@ -146,7 +149,7 @@ def test_the_files_are_looked_at_too(source: Path, tmp_path: Path) -> None:
     assert problems(made)[0].startswith("stack.source: ")
     wrong = [{"kind": "tcp", "address": "db:1", "inside": "db"}]
     assert problems(given_stack(source, checks=wrong)) == [
-        "stack.checks.0.inside: there is no service 'db'; there are web"
+        "stack.checks[0].inside: there is no service 'db'; there are web"
     ]
     models = {"wanted": ["llama3.2:1b"]}
     assert problems(given_stack(source, models=models)) == [
@@ -161,7 +164,7 @@ def test_the_files_are_looked_at_too(source: Path, tmp_path: Path) -> None:
     ]
     asked = [{"kind": "http", "url": "http://x/", "inside": "ollama"}]
     assert problems(given_stack(source, checks=asked, worker={"engine": {}})) == [
-        "stack.checks.0.inside: there is no service 'ollama'; there are web"
+        "stack.checks[0].inside: there is no service 'ollama'; there are web"
     ]
     elsewhere = {**models, "endpoint": "http://127.0.0.1:11434"}
     check({"stack": given_stack(source, models=elsewhere)})
@@ -244,7 +247,80 @@ def test_whatever_is_given_it_is_right_or_one_field_is_named(
 
 def test_a_key_with_a_line_break_is_one_problem(source: Path) -> None:
     stack = given_stack(source, mend={"\n": None})
-    assert problems(stack) == ["stack.mend.'\\n': unknown key"]
+    (line,) = problems(stack)
+    assert line == "stack.mend.'\\n': unknown key; known are attempts, backoff, window"
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (
+            {"worker": {"accelerated": {"cpu_models": "tiny"}}},
+            "accelerated.cpu_models: must be a list",
+        ),
+        ({"worker": {"engine": {"models": ["a"]}}}, "engine.models: must be a mapping"),
+        ({"profiles": [5]}, "stack.profiles[0]: must be text"),
+        (
+            {"worker": {"benchmark": {"threshold": "90%"}}},
+            "benchmark.threshold: must be a number: write 0.9 for 90 %",
+        ),
+        ({"worker": {"benchmark": {"threshold": "much"}}}, "benchmark.threshold: must be a number"),
+        ({"models": {"wanted": [], "parallel": 1.5}}, "models.parallel: must be a whole number"),
+        (
+            {"worker": {"benchmark": {"profile": {"concurrency": ["x"]}}}},
+            "profile.concurrency[0]: must be a whole number",
+        ),
+        (
+            {"worker": {"benchmark": {"minimum": {"ttft": 1}}}},
+            "minimum.ttft: unknown key; known are decode_tps, goodput, output_tps, requests_ps, "
+            "tasks_pm",
+        ),
+        (
+            {"worker": {"benchmarks": {}}},
+            "worker.benchmarks: unknown key (did you mean benchmark?); known are accelerated, "
+            "benchmark, engine",
+        ),
+        (
+            {"checks": [{"kind": "tcp", "adress": "web:80", "address": "web:80"}]},
+            "checks[0].adress: unknown key (did you mean address?); known are address, deadline, "
+            "inside, kind, name, timeout",
+        ),
+        (
+            {"source": {"git": "https://h.example/x", "reff": "main"}},
+            "source.reff: unknown key (did you mean ref?); known are ",
+        ),
+        ({"health_timeout": "5 minutes"}, "health_timeout: must be seconds, or a time such as"),
+        ({"links": {"on_conflict": "x"}}, "links.on_conflict: must be 'report'"),
+    ],
+)
+def test_messages_have_the_words_of_those_who_write_settings(
+    source: Path, more: dict[str, Any], expected: str
+) -> None:
+    (line,) = problems({**given_stack(source), **more})
+    assert expected in line
+    assert not re.search(r"Input|tuple|dict|\bvalid (string|integer|number)\b", line)
+
+
+@pytest.mark.parametrize("section", ["access", "engine", "models", "ports", "report", "worker"])
+def test_an_unknown_key_is_held_against_those_of_its_section(source: Path, section: str) -> None:
+    # On its own a section is of a host without a project.
+    for stack in ({section: {"zz": 1}}, given_stack(source, **{section: {"zz": 1}})):
+        lines = problems(stack)
+        assert any(
+            line.startswith(f"stack.{section}.zz: unknown key; known are ") for line in lines
+        )
+
+
+def test_times_are_seconds_or_text_with_a_unit(source: Path) -> None:
+    stack = check(
+        {
+            "stack": given_stack(
+                source, health_timeout="5min", stability="1500ms", mend={"backoff": ["30s", 60]}
+            )
+        }
+    )
+    assert stack is not None
+    assert (stack.health_timeout, stack.stability, stack.mend.backoff) == (300, 1.5, (30, 60))
 
 
 @pytest.mark.parametrize(

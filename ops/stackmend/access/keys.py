@@ -61,7 +61,7 @@ def read_public_keys(raw: Sequence[str], where: str = "public_keys") -> tuple[Pu
         try:
             keys = [parse_key(text)] if _is_text(text) else _read_file(Path(text))
         except ValueError as error:
-            raise KeyProblem(f"{where}.{index}: {error}") from None
+            raise KeyProblem(f"{where}[{index}]: {error}") from None
         for key in keys:
             found.setdefault(key.identity, key)
     return tuple(found.values())

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from stackmend.ports.spec import Ports
 from stackmend.problems import abbreviate
-from stackmend.raw import LocalPath, check_plain
+from stackmend.raw import LocalPath, Seconds, check_plain
 
 USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
@@ -98,7 +98,7 @@ class AccessPolicy(OperatorSpec):
 
     fingerprint: Annotated[str, AfterValidator(_check_fingerprint)] = ""
     known_hosts: LocalPath | None = None
-    wait: float = Field(default=300, ge=0, le=3600, allow_inf_nan=False)
+    wait: Seconds = Field(default=300, ge=0, le=3600, allow_inf_nan=False)
     clock: bool = True
     ports: Ports | None = None
     security_updates: bool = False

@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from stackmend.problems import abbreviate
+from stackmend.raw import Seconds
 
 _SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -110,7 +111,7 @@ Service = Annotated[str, AfterValidator(_check_service)]
 MAXIMUM_TEXT = 16_384
 
 Text = Annotated[str, Field(max_length=MAXIMUM_TEXT), AfterValidator(_check_text)]
-Seconds = Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)]
+AttemptSeconds = Annotated[Seconds, Field(gt=0, le=30, allow_inf_nan=False)]
 
 
 class _Check(BaseModel):
@@ -126,8 +127,8 @@ class _Check(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(max_length=LONGEST_NAME)] = ""
-    deadline: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 30
-    timeout: Seconds = 5
+    deadline: Annotated[Seconds, Field(ge=0, le=3600, allow_inf_nan=False)] = 30
+    timeout: AttemptSeconds = 5
 
     @field_validator("name", mode="before")
     @classmethod

@@ -21,7 +21,7 @@ from stackmend.addresses.spec import LinksPolicy
 from stackmend.checks.spec import Checks
 from stackmend.paths import STATE_ROOT, is_inside
 from stackmend.problems import abbreviate, show
-from stackmend.raw import NAME_MAX, LocalPath, check_lengths, check_plain
+from stackmend.raw import NAME_MAX, LocalPath, Seconds, check_lengths, check_plain
 
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -284,8 +284,8 @@ class Mend(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     attempts: int = Field(default=3, ge=0, le=100)
-    window: float = Field(default=3600, gt=0, allow_inf_nan=False)
-    backoff: tuple[Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)], ...] = (
+    window: Seconds = Field(default=3600, gt=0, allow_inf_nan=False)
+    backoff: tuple[Annotated[Seconds, Field(ge=0, le=86400, allow_inf_nan=False)], ...] = (
         0,
         30,
         120,
@@ -329,8 +329,8 @@ class ComposeSpec(BaseModel):
     )
     checks: Checks = ()
     profiles: tuple[Annotated[str, AfterValidator(_check_profile)], ...] = ()
-    health_timeout: float = Field(default=120, gt=0, le=3600)
-    stability: float = Field(default=5, ge=0, le=600)
+    health_timeout: Seconds = Field(default=120, gt=0, le=3600)
+    stability: Seconds = Field(default=5, ge=0, le=600)
     on_failure: Literal["rollback", "keep"] = "rollback"
     mend: Mend = Mend()
     allow: tuple[Annotated[str, AfterValidator(_check_rule)], ...] = ()
@@ -363,7 +363,7 @@ class ComposeSpec(BaseModel):
     def list_named_services(self) -> list[tuple[str, str]]:
         """The settings that name a service of the project: the field, and the service."""
         return [
-            (f"checks.{index}.{field}", service)
+            (f"checks[{index}].{field}", service)
             for index, check in enumerate(self.checks)
             for field in ("inside", "service")
             if (service := getattr(check, field, None)) is not None

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, mo
 
 from stackmend.frozen import Frozen
 from stackmend.problems import abbreviate
+from stackmend.raw import IntegerSeconds
 
 #: How a program speaks to an endpoint; ``tcp`` is any protocol, of which only the connection is
 #: asked.
@@ -230,7 +231,7 @@ class ConnectivityPolicy(BaseModel):
     derived: bool = True
     status_pages: tuple[StatusPage, ...] = Field(default=STATUS_PAGES, max_length=32)
     on_fault: Literal["report", "fail"] = "report"
-    timeout: int = Field(default=5, ge=2, le=30)
+    timeout: IntegerSeconds = Field(default=5, ge=2, le=30)
 
 
 class ConnectivitySpec(ConnectivityPolicy):

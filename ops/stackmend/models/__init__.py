@@ -3,12 +3,11 @@
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
 from pyinfra.api import FunctionCommand, Host, operation
 from pyinfra.context import ctx_host
 
 from stackmend.models.spec import ModelsPolicy, ModelsSpec
-from stackmend.problems import list_problems
+from stackmend.problems import WrongSettings
 from stackmend.raw import validate
 from stackmend.reconcile import operate
 
@@ -173,7 +172,7 @@ def _validate(options: Mapping[str, Any]) -> ModelsSpec:
     try:
         return validate(ModelsSpec, options)
     except ValueError as error:
-        found = list_problems(error) if isinstance(error, ValidationError) else [str(error)]
+        found = error.problems if isinstance(error, WrongSettings) else [str(error)]
         # The first argument has another name than its field.
         raise ValueError(
             "; ".join(problem.replace("wanted", "models", 1) for problem in found)

@@ -94,14 +94,14 @@ def check(policy: ModelsPolicy) -> None:
             try:
                 base = build_request(model, _check_file).base
             except ValueError as error:
-                raise ModelSourceProblem(f"models.wanted.{index}.{field}: {error}") from None
+                raise ModelSourceProblem(f"models.wanted[{index}].{field}: {error}") from None
             if base is not None:
                 bases[model.name.key] = base.key
     for index, model in enumerate(policy.wanted):
         key = model.name.key
         if bases.get(key) != key and key in list_bases(key, bases):
             raise ModelSourceProblem(
-                f"models.wanted.{index}.modelfile: {model} is made from {bases[key]}, and that, "
+                f"models.wanted[{index}].modelfile: {model} is made from {bases[key]}, and that, "
                 f"in the end, from {model}"
             )
 

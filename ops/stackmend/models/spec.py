@@ -21,7 +21,7 @@ from stackmend import paths
 from stackmend.compose.spec import check_project_name
 from stackmend.frozen import Frozen
 from stackmend.problems import abbreviate
-from stackmend.raw import LocalPath
+from stackmend.raw import LocalPath, Seconds
 
 #: The parts that a name may leave out.
 DEFAULT_REGISTRY, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
@@ -308,7 +308,7 @@ class ModelsPolicy(BaseModel):
     prune: bool = False
     pull_from: Literal["registry", "peer"] = "registry"
     source: Literal["registry", "peer"] | None = None
-    stall: float = Field(default=60, gt=0, le=3600, allow_inf_nan=False)
+    stall: Seconds = Field(default=60, gt=0, le=3600, allow_inf_nan=False)
     attempts: int = Field(default=5, ge=1, le=100)
     parallel: int = Field(default=2, ge=1, le=64)
     minimum_free: ByteSize = ByteSize(1024**3)

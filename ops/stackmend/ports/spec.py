@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from stackmend.frozen import Frozen
 from stackmend.problems import abbreviate, join_problems, show
+from stackmend.raw import Seconds
 
 Protocol = Literal["tcp", "udp"]
 
@@ -125,7 +126,7 @@ def parse_ports(raw: Any) -> tuple[PortSpec, ...]:
         try:
             ports = parse_port(item)
         except ValueError as error:
-            raise ValueError(f"{index}: {join_problems(error)}") from None
+            raise ValueError(f"[{index}]: {join_problems(error)}") from None
         # One that is named again counts again: each is parsed.
         count += len(ports)
         if count > MAXIMUM_PORTS:
@@ -170,8 +171,8 @@ class PortsPolicy(BaseModel):
     on_conflict: Literal["report", "stop"] = "report"
     allow: tuple[Rule, ...] = ()
     protect: tuple[Rule, ...] = ()
-    grace: float = Field(default=10, gt=0, le=300, allow_inf_nan=False)
-    settle: float = Field(default=3, ge=0, le=60, allow_inf_nan=False)
+    grace: Seconds = Field(default=10, gt=0, le=300, allow_inf_nan=False)
+    settle: Seconds = Field(default=3, ge=0, le=60, allow_inf_nan=False)
 
 
 class PortsSpec(PortsPolicy):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Collector",
     "Ending",
+    "end_deploy",
     "find_run",
     "finish",
     "get_ending",
@@ -82,6 +83,22 @@ def record(host: Host, operation: str | None = None) -> Collector:
         report.add_measure("channels", 1, "channels")
     """
     return _run(host.state).get_collector(host, operation)
+
+
+def end_deploy(host: Host, applies: str = "") -> None:
+    """Say that a deploy has come to its end for a host, with all that it asks of it.
+
+    A dry run ends there. Only so its record can say of a host that nothing was asked of it:
+    a deploy that broke off looks the same. To be called last in a deploy.
+
+    :param host: the pyinfra host
+    :param applies: the one section of a stack that the deploy applies, as ``worker.benchmark``
+
+    Example::
+
+        reporting.end_deploy(host, applies="worker.benchmark")
+    """
+    _run(host.state).ended_deploys.setdefault(host.name, []).append(applies)
 
 
 def read(path: Path) -> RunRecord:

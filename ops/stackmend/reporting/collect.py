@@ -131,6 +131,7 @@ class Run:
         self.id = token_hex(3)
         self.collectors: dict[str, dict[str, Collector]] = {}
         self.connect_errors: dict[str, str] = {}
+        self.ended_deploys: dict[str, list[str]] = {}
         self.seconds: dict[tuple[str, str], float] = {}
         self.endings: dict[type[Ending], Ending] = {}
         self._since: dict[tuple[str, str], float] = {}

@@ -236,14 +236,17 @@ def _is_finished(run: Run, host: Host) -> bool:
 
 def _explain_unmanaged(run: Run, host: Host) -> str:
     """Why nothing was asked of a host that has no operation; empty where that is not known."""
-    executing = run.state.is_executing
+    executing, ended = run.state.is_executing, run.ended_deploys.get(host.name, [])
     # Before the operations begin, more of them may be to come; a dry run never comes to that.
     if host in run.state.failed_hosts or not (executing or run.dry):
         return ""
+    nothing = "nothing was asked of this host"
     if "stack" not in host.data.dict():  # type: ignore[no-untyped-call]
-        return "nothing was asked of this host: no `stack` in its data"
-    if executing:
-        return "nothing was asked of this host: this deploy applies nothing that its `stack` holds"
+        return f"{nothing}: no `stack` in its data"
+    if ended and all(ended):
+        return f"{nothing}: no `{'`, `'.join(dict.fromkeys(ended))}` in its `stack`"
+    if executing or ended:
+        return f"{nothing}: this deploy applies nothing that its `stack` holds"
     return ""
 
 

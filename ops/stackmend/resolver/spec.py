@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from stackmend.problems import abbreviate, show
+from stackmend.raw import IntegerSeconds
 
 #: Servers that glibc reads of ``/etc/resolv.conf`` (``MAXNS``); it ignores those behind them.
 MAXIMUM_SERVERS = 3
@@ -154,7 +155,7 @@ class ServersSpec(BaseModel):
     search: Search = ()
     check_names: CheckNames = CHECK_NAMES
     on_conflict: Literal["refuse", "force"] = "refuse"
-    revert_after: int = Field(default=120, ge=5, le=3600)
+    revert_after: IntegerSeconds = Field(default=120, ge=5, le=3600)
 
 
 class CachesSpec(BaseModel):
@@ -196,7 +197,7 @@ class ResolverPolicy(BaseModel):
     search: Search = ()
     check_names: CheckNames = CHECK_NAMES
     on_conflict: Literal["refuse", "force"] = "refuse"
-    revert_after: int = Field(default=120, ge=5, le=3600)
+    revert_after: IntegerSeconds = Field(default=120, ge=5, le=3600)
     flush: Literal["symptom", "always", "never"] = "symptom"
 
     @model_validator(mode="after")

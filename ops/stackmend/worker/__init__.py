@@ -39,7 +39,7 @@ def accelerated(
     service: str | None = None,
     endpoint: str | None = None,
     project: str = "",
-    processor: str = "auto",
+    processor: str | None = None,
     share: float | None = None,
     cpu_models: Sequence[str] = (),
     minutes: int = 10,
@@ -56,9 +56,11 @@ def accelerated(
     + project: the Compose project of the service; any by default
     + processor: ``gpu``: models have to be on an accelerator; ``cpu``: none is expected; ``auto``:
       one is expected where the host has a card with its driver, the service reserves an
-      accelerator, or the server uses one; graphics within an AMD CPU are no card
-    + share: which share of each loaded model has to be on the accelerator, above 0 and up to 1;
-      without it a model that is partly on the CPU fails the operation only with ``gpu``
+      accelerator, or the server uses one; graphics within an AMD CPU are no card; ``gpu`` by
+      default with ``share``, and ``auto`` without
+    + share: which share of each loaded model has to be on the accelerator, above 0 and up to 1: 0.9
+      is 90 %; a host without an accelerator fails it, unless ``processor`` is ``auto``; without it
+      a model that is partly on the CPU fails the operation only with ``gpu``
     + cpu_models: models that compute with the CPU on purpose, as ``num_gpu 0`` has it
     + minutes: how far back the server's log is read
     + samples: how often the loaded models are read, a second apart
@@ -95,7 +97,6 @@ def accelerated(
 
     options: dict[str, Any] = {
         "project": project,
-        "processor": processor,
         "share": share,
         "cpu_models": tuple(cpu_models),
         "minutes": minutes,
@@ -103,7 +104,7 @@ def accelerated(
         "maximum_reloads": maximum_reloads,
         "on_fault": on_fault,
     }
-    optional = {"service": service, "endpoint": endpoint}
+    optional = {"service": service, "endpoint": endpoint, "processor": processor}
     options |= {name: value for name, value in optional.items() if value is not None}
     yield from operate(
         host,
@@ -371,8 +372,8 @@ def engine(
 
 def get_acceleration_arguments(policy: "AccelerationPolicy") -> dict[str, Any]:
     """The arguments of :func:`accelerated` for the section ``worker.accelerated`` of a stack."""
-    endpoint = str(policy.endpoint) if policy.endpoint else None
-    return {**policy.model_dump(), "endpoint": endpoint}
+    found = {name: getattr(policy, name) for name in policy.model_fields_set}
+    return {**found, "endpoint": str(policy.endpoint) if policy.endpoint else None}
 
 
 def get_benchmark_arguments(policy: "BenchmarkPolicy") -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -120,3 +121,16 @@ def format_moment(at: float, *, day: bool = False) -> str:
     except (OverflowError, ValueError, OSError):
         return MISSING
     return f"{moment:%Y-%m-%d}" if day else f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def format_moments(moments: Sequence[float]) -> tuple[str, ...]:
+    """The day of each moment; of several of one day the time as well.
+
+    :param moments: seconds since 1970.
+    """
+    days = [format_moment(at, day=True) for at in moments]
+    counts = Counter(days)
+    return tuple(
+        day if counts[day] == 1 else format_moment(at)
+        for day, at in zip(days, moments, strict=True)
+    )

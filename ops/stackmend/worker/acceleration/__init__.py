@@ -31,7 +31,8 @@ def prefetch(host: "Host", policy: "AccelerationPolicy", project: str) -> None:
     from .facts import Acceleration
     from .spec import AccelerationSpec
 
-    spec = AccelerationSpec.model_validate({**dict(policy), "project": project})
+    named = {name: getattr(policy, name) for name in policy.model_fields_set}
+    spec = AccelerationSpec.model_validate({**named, "project": project})
     connection.prefetch(host, HostAccelerators)
     connection.prefetch(host, Acceleration, **spec.fact_arguments)
 

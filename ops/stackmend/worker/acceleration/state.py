@@ -8,7 +8,7 @@ from stackmend.worker.context import Shape
 #: The links between an accelerator and a model, in the order in which each needs those before it.
 LinkName = Literal["host", "driver", "toolkit", "reservation", "container", "server", "model"]
 
-#: ``unused``: there is no such link, as in a host without an accelerator.
+#: ``unused``: nothing needs it, as in a host without an accelerator.
 LinkStatus = Literal["ok", "broken", "unknown", "unused"]
 
 
@@ -28,6 +28,11 @@ class Link(Frozen):
     evidence: tuple[str, ...] = ()
     remedy: str = ""
     blocks: bool = True
+
+    @property
+    def unused(self) -> bool:
+        """Whether nothing needs it."""
+        return self.status == "unused"
 
 
 class AcceleratorChain(Frozen):
@@ -49,8 +54,17 @@ class AcceleratorChain(Frozen):
         return next((link for link in self.links if link.status == "broken"), None)
 
     def __str__(self) -> str:
-        links = ", ".join(f"{link.name} {link.status}" for link in self.links)
-        return "; ".join((links, *self.notes))
+        used = ", ".join(f"{link.name} {link.status}" for link in self.links if not link.unused)
+        return "; ".join(filter(None, (used, self._format_unused(), *self.notes)))
+
+    def _format_unused(self) -> str:
+        """The links that nothing needs, and why the first of them is not needed."""
+        unused = [link for link in self.links if link.unused]
+        if not unused:
+            return ""
+        names, reason = ", ".join(link.name for link in unused), unused[0].reason
+        # What a note says is said once.
+        return f"not needed: {names}" + (f" ({reason})" if reason not in self.notes else "")
 
 
 class Gpu(Frozen):

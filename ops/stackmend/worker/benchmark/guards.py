@@ -96,6 +96,27 @@ def find_shortage(conditions: Conditions) -> str:
     return ""
 
 
+def find_narrow_context(spec: BenchmarkSpec, context: int) -> Refusal | None:
+    """A model's context that has no room for a request; ``None`` where it has, or is not known.
+
+    A server drops what is beyond it, of the prompt or while it answers: another thing is measured.
+
+    :param spec: what is desired.
+    :param context: tokens that it has; 0 where that is not known.
+    """
+    needed = spec.profile.prompt_tokens + spec.profile.output_tokens
+    if not context or needed <= context or spec.target == "queue":
+        return None
+    return Refusal(
+        subject=spec.server,
+        reason=f"the model's context has {context} tokens, and a request of the profile needs "
+        f"{needed}: {spec.profile.prompt_tokens} of the prompt and "
+        f"{spec.profile.output_tokens} of the answer",
+        remedy=f"give the server a context of {needed} tokens at least (OLLAMA_CONTEXT_LENGTH, "
+        "--ctx-size), or ask for fewer prompt_tokens or output_tokens in the profile",
+    )
+
+
 def _find_busy(spec: BenchmarkSpec, state: BenchmarkState) -> Iterator[Refusal]:
     """What the server does for others would be slowed, and would slow what is measured."""
     if "busy" in spec.allow:

@@ -41,6 +41,15 @@ LARGEST_CONTEXT = 1 << 32
 #: The path of what a queue says of itself.
 HEALTH = "/healthz"
 
+#: What to do about a server that is not there, or not the one that is meant.
+START = 'start the server, or correct its "port" or "endpoint" in worker.benchmark; then run again'
+RUN = "start its container, then run again"
+READ_LOG = "read its log, and run again once it serves"
+CORRECT = (
+    'correct "target", "service", "port" or "endpoint" in worker.benchmark: they have to name the '
+    "server that is meant"
+)
+
 #: Seconds within which each worker of a queue reports anew.
 REPORTED = 6.0
 
@@ -97,16 +106,22 @@ def ask(host: Host, spec: BenchmarkSpec, machine: Machine) -> Answers:
     if machine.reason and spec.endpoint is None:
         return Answers(reason=machine.reason)
     reasons: dict[str, None] = {}
+    answered: Answers | None = None
     for address, port in _list_addresses(spec, machine):
         try:
             found = _ask_at(host, spec, machine, address, port)
         except (connection.HTTPError, connection.DialError) as error:
-            found = Answers(reason=format_safe_line(str(error), 200) or type(error).__name__)
+            reason = format_safe_line(str(error), 200) or type(error).__name__
+            reasons[f"port {port}: {reason}"] = None
+            continue
         if not found.reason or found.remedy:
             return found
-        reasons[found.reason] = None
-    reason = "; ".join(reasons) or "its container has no address that the host reaches"
-    return Answers(reason=f"{spec.server} does not answer: {reason}")
+        answered = answered or found
+    if answered is not None:
+        return answered.model_copy(update={"remedy": READ_LOG})
+    if reasons:
+        return Answers(reason=f"it does not answer at {'; '.join(reasons)}", remedy=START)
+    return Answers(reason="its container has no address that the host reaches", remedy=RUN)
 
 
 def complete(host: Host, spec: BenchmarkSpec, machine: Machine, found: Answers) -> Answers:
@@ -274,14 +289,14 @@ def parse_queue_server(health: Reply, model: str | None) -> Answers:
     :param health: the answer to ``/healthz``.
     :param model: that is asked for; the workers' own where there is none.
     """
-    if reason := _explain(health):
-        return Answers(reason=reason)
+    if (refused := _refuse(health)) is not None:
+        return refused
     queue, workers = parse_queue(health.body), _find(health.body, "workers")
     if queue is None or not isinstance(workers, Mapping):
-        return Answers(reason="what answers there is no queue of this kind")
+        return Answers(reason="what answers there is no queue of this kind", remedy=CORRECT)
     rows = [row for row in list(workers.values())[:MOST_MODELS] if isinstance(row, Mapping)]
     if not rows:
-        return Answers(reason="no worker takes the tasks of the queue")
+        return Answers(reason="no worker takes the tasks of the queue", remedy="start the worker")
     if (state := _clean(rows[0].get("ollama"))) not in ("", "ok"):
         return Answers(reason=f"its worker says: {format_safe_line(state, 200)}")
     if model and (missing := _list_others(rows, model)) is not None:
@@ -360,10 +375,10 @@ def _make_headers(spec: BenchmarkSpec) -> dict[str, str]:
 
 def _ask_ollama(client: connection.HTTPClient, spec: BenchmarkSpec) -> Answers:
     version = _get(client, spec, f"{spec.base_path}/api/version")
-    if reason := _explain(version):
-        return Answers(reason=reason)
+    if (refused := _refuse(version)) is not None:
+        return refused
     if not isinstance(version.get("version"), str):
-        return Answers(reason="what answers there is not Ollama")
+        return Answers(reason="what answers there is not Ollama", remedy=CORRECT)
     tags = _get(client, spec, f"{spec.base_path}/api/tags")
     loaded = _get(client, spec, f"{spec.base_path}/api/ps")
     return parse_ollama(version.body, tags.body, loaded.body)
@@ -426,10 +441,10 @@ def _ask_openai(
             remedy = f"run again when nobody uses it; or {guards.allow('busy')}"
             return Answers(reason=reason, remedy=remedy)
     models = _get(client, spec, f"{spec.base_path}/models")
-    if reason := _explain(models):
-        return Answers(reason=reason)
+    if (refused := _refuse(models)) is not None:
+        return refused
     if _list_rows(models.body, "data") is None:
-        return Answers(reason="what answers there does not speak OpenAI's API")
+        return Answers(reason="what answers there does not speak OpenAI's API", remedy=CORRECT)
     return parse_openai(models, props, version)
 
 
@@ -509,15 +524,25 @@ def parse_openai(models: Reply, props: Reply, version: Reply) -> Answers:
     )
 
 
-def _explain(reply: Reply) -> str:
-    """Why an answer says nothing; empty where it does."""
+def _refuse(reply: Reply) -> Answers | None:
+    """Why an answer says nothing; ``None`` where it does."""
     if reply.status in (401, 403):
-        return f"it asks for a key (HTTP {reply.status}): add api_key"
+        return Answers(
+            reason=f"it asks for a key (HTTP {reply.status})",
+            remedy='add "api_key" to the section worker.benchmark',
+        )
     if 300 <= reply.status < 400:
-        return f"it redirects (HTTP {reply.status}): name the address that it leads to as endpoint"
+        return Answers(
+            reason=f"it redirects (HTTP {reply.status})",
+            remedy="name the address that it leads to as endpoint",
+        )
     if reply.status != 200:
-        return f"it answers HTTP {reply.status}"
-    return f"its answer is no JSON: {reply.reason}" if reply.reason else ""
+        # A server that fails may well be the one that is meant.
+        remedy = READ_LOG if reply.status >= 500 else CORRECT
+        return Answers(reason=f"it answers HTTP {reply.status}", remedy=remedy)
+    if reply.reason:
+        return Answers(reason=f"its answer is no JSON: {reply.reason}", remedy=CORRECT)
+    return None
 
 
 def _find(value: Any, key: str) -> Any:

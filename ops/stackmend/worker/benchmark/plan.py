@@ -9,6 +9,7 @@ from stackmend.decision import Finding, Refusal
 from stackmend.worker.benchmark import baseline, fingerprint, guards, statistics
 from stackmend.worker.benchmark.spec import BenchmarkPolicy, BenchmarkSpec
 from stackmend.worker.benchmark.state import (
+    CONTROLLER,
     BenchmarkState,
     Comparison,
     Entry,
@@ -34,6 +35,7 @@ DISTURBED = 2
 
 #: What a measurement after a noisy one needs.
 QUIET = " while nothing else runs on the host"
+QUIET_CONTROLLER = f" while nothing else runs on {CONTROLLER}"
 
 #: Figures in words, with their unit.
 _FIGURES = {
@@ -87,9 +89,22 @@ def plan(spec: BenchmarkSpec, state: BenchmarkState) -> Plan:
     cause = find_cause(spec, record, now, state.machine.now)
     if cause:
         refusals = guards.list_refusals(spec, state)
+        if narrow := guards.find_narrow_context(spec, now.context):
+            refusals = (narrow, *refusals)
         action = Measure(subject=spec.server, cause=cause, model=model.name, fingerprint=now)
         return Plan(findings=tuple(findings), actions=(action,), refusals=refusals)
     assert record.latest is not None, "nothing is to be measured"
+    # Of a model that was loaded for the measurement it is known since then.
+    if narrow := guards.find_narrow_context(spec, record.latest.fingerprint.context):
+        findings.append(
+            Finding(
+                subject=narrow.subject,
+                kind="narrow context",
+                cause=narrow.reason,
+                remedy=narrow.remedy,
+                blocks=False,
+            )
+        )
     findings += list_problems(spec, record)
     actions: tuple[Action, ...] = ()
     if not state.collected:
@@ -161,6 +176,11 @@ def _format_again(spec: BenchmarkPolicy, latest: Entry, condition: str = "") -> 
     )
 
 
+def _find_quiet(noise: str) -> str:
+    """What a measurement needs after one with such noise."""
+    return QUIET_CONTROLLER if noise.startswith(CONTROLLER) else QUIET
+
+
 def list_problems(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
     """What the latest result falls short of: each with both numbers.
 
@@ -177,7 +197,7 @@ def list_problems(spec: BenchmarkSpec, record: Record) -> Iterator[Finding]:
                 subject=spec.server,
                 kind="noisy",
                 cause=f"{summary.load}: {summary.noisy}",
-                remedy=_format_again(spec, latest, QUIET),
+                remedy=_format_again(spec, latest, _find_quiet(summary.noisy)),
                 blocks=False,
             )
     yield from _hold_against_minimum(spec, record)
@@ -342,7 +362,7 @@ def _find_shortfall_remedy(spec: BenchmarkSpec, row: Shortfall, latest: Entry) -
     if row.fails:
         again = _format_again(spec, latest)
         return f"find out what slows the server, or lower minimum; then {again}"
-    return _format_again(spec, latest, QUIET)
+    return _format_again(spec, latest, _find_quiet(row.noise))
 
 
 def _read_figure(figures: Figures, field: str) -> float | None:
@@ -375,7 +395,7 @@ def _format_comparisons(
             remedy='find out what slows the server, or add "baseline": "last" to accept it; then '
             + _format_again(spec, latest)
             if worse
-            else _format_again(spec, latest, QUIET),
+            else _format_again(spec, latest, _find_quiet(row.reason)),
             blocks=worse,
         )
 

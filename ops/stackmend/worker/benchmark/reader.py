@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def read(path: Path) -> Result:
     except ValidationError as error:
         first, *others = list_problems(error)
         reason = f"{first} (and {len(others)} more problems)" if others else first
+    except JSONDecodeError as error:
+        reason = f"it is no result of a benchmark, as it is no JSON: {error}"
     except ValueError as error:
         reason = str(error)
     raise ResultError(f"{show(str(path))}: {reason}")
@@ -181,6 +184,6 @@ def _list_numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
             yield from _list_numbers(item, f"{path}.{show(key)}")
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _list_numbers(item, f"{path}.{index}")
+            yield from _list_numbers(item, f"{path}[{index}]")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, value if math.isfinite(value) else math.inf

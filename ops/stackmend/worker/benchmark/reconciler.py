@@ -108,15 +108,16 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         state = self._read(fresh=fresh)
         if isinstance(state, connection.Unknown):
             return observe_unreadable(state, "the hardware of the host")
-        if state.machine.record.latest is not None:
-            self._report_figures(state.machine.record.latest)
         plan = make_plan(self.spec, state)
         if any(isinstance(action, Measure) for action in plan.actions):
             # Whom a measurement would disturb is asked only where there is to be one.
             state = self._watch(self._complete_answers(state))
             plan = make_plan(self.spec, state)
         latest = state.machine.record.latest
-        if latest is not None and not plan.actions:
+        # What is refused has no result: one of before says nothing of the server that is meant.
+        if latest is not None and not plan.refusals:
+            self._report_figures(latest)
+        if latest is not None and not plan.refusals and not plan.actions:
             self._show(store.find_path(self.host, self.spec.slug, latest.at))
         return Observation(plan, state)
 

@@ -23,6 +23,7 @@ from stackmend.frozen import Frozen
 from stackmend.models.spec import Endpoint as ServerEndpoint
 from stackmend.models.spec import Name
 from stackmend.problems import abbreviate, is_plain
+from stackmend.raw import Seconds
 from stackmend.worker.engines import PORTS
 
 Target = Literal["ollama", "openai", "queue"]
@@ -54,8 +55,6 @@ _PORTS = {"ollama": PORTS["ollama"], "openai": PORTS["vllm"], "queue": QUEUE_POR
 
 _SERVICE = re.compile(r"[a-zA-Z0-9._-]+")
 _ENDPOINT = re.compile(r"(?P<server>(?:[a-z]+://)?[^/]+)(?P<path>(?:/[A-Za-z0-9._~-]+)*)/?")
-_AGE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(s|min|h|d|w)")
-_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 class Limits(Frozen):
@@ -66,9 +65,9 @@ class Limits(Frozen):
     :param end: seconds to the end of the answer, or of the task.
     """
 
-    ttft: float | None = Field(default=None, gt=0)
-    tpot: float | None = Field(default=None, gt=0)
-    end: float | None = Field(default=None, gt=0)
+    ttft: Seconds | None = Field(default=None, gt=0)
+    tpot: Seconds | None = Field(default=None, gt=0)
+    end: Seconds | None = Field(default=None, gt=0)
 
 
 class Profile(Frozen):
@@ -94,7 +93,7 @@ class Profile(Frozen):
     repeats: int = Field(default=5, ge=5, le=50)
     requests: int | None = Field(default=None, ge=1, le=10_000)
     warmups: int = Field(default=2, ge=0, le=20)
-    timeout: float = Field(default=300, gt=0, le=7200)
+    timeout: Seconds = Field(default=300, gt=0, le=7200)
     limits: Limits = Limits()
 
     def count_requests(self, concurrency: int, cold: float = 0.0) -> int:
@@ -188,6 +187,8 @@ class Minimum(Frozen):
                 f"must be output tokens a second, or a mapping as {{'goodput': 2}}; "
                 f"got {abbreviate(raw)}"
             )
+        if isinstance(raw, Mapping) and not raw:
+            raise ValueError(f"name at least one of {', '.join(cls.model_fields)}, with its figure")
         return {"output_tps": raw} if isinstance(raw, int | float) else raw
 
 
@@ -225,17 +226,6 @@ class Address(ServerEndpoint):
 
 def _parse_address(raw: Any) -> Any:
     return Address.parse(raw) if isinstance(raw, str) else raw
-
-
-def _parse_age(raw: Any) -> Any:
-    if not isinstance(raw, str):
-        return raw
-    match = _AGE.fullmatch(raw.strip())
-    if match is None:
-        raise ValueError(
-            f"must be seconds, or a time such as '90min', '12h' or '7d'; got {abbreviate(raw)}"
-        )
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def _check_service(value: str) -> str:
@@ -293,9 +283,7 @@ class BenchmarkPolicy(BaseModel):
     worker: Annotated[str, AfterValidator(_check_service)] = "worker"
     api_key: SecretStr | None = None
     profile: Profile = Profile()
-    max_age: Annotated[float, BeforeValidator(_parse_age)] = Field(
-        default=7 * 86400.0, ge=0, le=3660 * 86400, allow_inf_nan=False
-    )
+    max_age: Seconds = Field(default=7 * 86400.0, ge=0, le=3660 * 86400, allow_inf_nan=False)
     minimum: Minimum | None = None
     baseline: Literal["best", "last", "none"] = "best"
     threshold: float = Field(default=0.1, gt=0, lt=1, allow_inf_nan=False)
@@ -320,7 +308,25 @@ class BenchmarkPolicy(BaseModel):
             Name.parse(self.model)
         if self.minimum is not None:
             self._check_minimum(self.minimum)
+        if self.target == "queue":
+            self._check_queue()
+        elif "worker" in self.model_fields_set:
+            raise ValueError(f"worker: only a queue has one; {self.target} is asked itself")
         return self
+
+    def _check_queue(self) -> None:
+        """A task's answer comes in one piece, and is as long as the worker has it."""
+        if "output_tokens" in self.profile.model_fields_set:
+            raise ValueError(
+                "profile.output_tokens: the worker decides how long the answer of a task is; set "
+                "it there (OLLAMA_NUM_PREDICT)"
+            )
+        for field in ("ttft", "tpot"):
+            if getattr(self.profile.limits, field) is not None:
+                raise ValueError(
+                    f"profile.limits.{field}: the answer of a task comes in one piece; take "
+                    "{'end': …}, seconds to its end"
+                )
 
     def _check_minimum(self, minimum: Minimum) -> None:
         if minimum.goodput is not None and self.profile.limits == Limits():

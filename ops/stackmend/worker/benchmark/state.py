@@ -16,6 +16,9 @@ from stackmend.worker.context import Shape
 #: The version of the stored form; one that differs is measured again.
 SCHEMA = 1
 
+#: Whose time was short, as the reason begins for which a load is noisy; else it is the host's.
+CONTROLLER = "this controller"
+
 #: Seconds since 1970, up to the last year that a calendar has: a host may claim any number.
 Moment = Annotated[float, Field(ge=0, le=253_402_214_400, allow_inf_nan=False)]
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
+
+from stackmend.worker.benchmark.state import CONTROLLER
 
 if TYPE_CHECKING:
     from stackmend.worker.benchmark.state import Load, Repeat
@@ -25,23 +27,38 @@ SLEEP = 0.05
 def find_client_noise(load: Load, repeats: Sequence[Repeat]) -> str:
     """Why the client's side of a level is not steady enough; empty where it is.
 
+    Of several reasons it is the one that is furthest beyond its limit.
+
     :param load: how requests were sent.
     :param repeats: of the level.
     """
-    for repeat in repeats:
-        share, lag = repeat.conditions.client, repeat.conditions.lag
-        if share is not None and share > MOST_BUSY:
-            return f"this controller had no time: measuring used {share:.0%} of a CPU"
-        if lag is not None and load.rate and lag > MOST_LATE / load.rate:
-            return f"this controller had no time: it sent requests {lag:.3f} s late"
-        first = min((row.ttft for row in repeat.valid if row.ttft is not None), default=math.inf)
-        if lag is not None and lag > max(LATE, MOST_LATE * first):
-            return f"this controller had no time: it was {lag:.3f} s late"
-        if repeat.rtt is not None and repeat.rtt > first:
-            return (
-                f"a first token came after {first:.3f} s, and a round trip took {repeat.rtt:.3f} s"
-            )
-    return ""
+    found = [row for repeat in repeats for row in _list_noise(load, repeat) if row[0] > 1]
+    return max(found)[1] if found else ""
+
+
+def _list_noise(load: Load, repeat: Repeat) -> Iterator[tuple[float, str]]:
+    """How many times its limit each part of the client's side is in a repeat, and that in words."""
+    share, lag, rtt = repeat.conditions.client, repeat.conditions.lag, repeat.rtt
+    if share is not None:
+        cause = f"measuring used {share:.0%} of a CPU, and {MOST_BUSY:.0%} are the most"
+        yield share / MOST_BUSY, f"{CONTROLLER} had no time: {cause}"
+    if lag is not None and load.rate:
+        most = MOST_LATE / load.rate
+        cause = f"it sent requests {lag:.3f} s late, and {most:.3f} s are the most"
+        yield lag / most, f"{CONTROLLER} had no time: {cause}"
+    first = min((row.ttft for row in repeat.valid if row.ttft is not None), default=math.inf)
+    if lag is not None and first < math.inf:
+        most = max(LATE, MOST_LATE * first)
+        cause = (
+            f"it was {lag:.3f} s late, and {most:.3f} s are the most where a first token comes "
+            f"after {first:.3f} s"
+        )
+        yield lag / most, f"{CONTROLLER} had no time: {cause}"
+    if rtt is not None and rtt > first:
+        yield (
+            rtt / first if first > 0 else math.inf,
+            f"a first token came after {first:.3f} s, and a round trip took {rtt:.3f} s",
+        )
 
 
 def find_lag(values: Sequence[float]) -> float:

@@ -89,11 +89,30 @@ def build_content(results: Iterable[Result]) -> Content:
         )
         for index, (result, label) in enumerate(zip(listed, labels, strict=True))
     )
-    fleet = build_fleet(listed, labels, metrics) if len(listed) > 1 else ()
-    hosts = len({result.measurement.host for result in listed})
-    what = labels[0] if len(listed) == 1 else f"{hosts} host{'s' if hosts != 1 else ''}"
-    title = f"Benchmark of {what}"
-    return Content(title=title, fleet=fleet, sections=sections)
+    several = _name_several(listed)
+    fleet = build_fleet(listed, labels, metrics, several) if len(listed) > 1 else ()
+    title = f"Benchmark of {labels[0] if len(listed) == 1 else _name_subject(listed)}"
+    return Content(title=title, fleet=fleet, sections=sections, several=several)
+
+
+def _name_subject(results: Sequence[Result]) -> str:
+    """What several results are of: as many hosts, or one, and whether that is one server."""
+    measured = [result.measurement for result in results]
+    hosts = {row.host for row in measured}
+    if len(hosts) > 1:
+        return f"{len(hosts)} hosts"
+    servers = {(row.name, row.target) for row in measured}
+    what = clean(measured[0].name) if len(servers) == 1 else f"{len(servers)} servers"
+    times = f", {len(results)} times" if len(servers) == 1 else ""
+    return f"{clean(measured[0].host)} · {what}{times}"
+
+
+def _name_several(results: Sequence[Result]) -> str:
+    """What stands side by side: hosts, servers of one host, or measurements of one server."""
+    measured = [result.measurement for result in results]
+    if len({row.host for row in measured}) > 1:
+        return "hosts"
+    return "servers" if len({(row.name, row.target) for row in measured}) > 1 else "measurements"
 
 
 def _name_results(results: Sequence[Result]) -> list[str]:

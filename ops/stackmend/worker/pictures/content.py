@@ -176,10 +176,12 @@ class Content:
     """All that is shown.
 
     :param title: of the page.
-    :param fleet: all hosts side by side; empty for one measurement.
+    :param fleet: all of them side by side; empty for one measurement.
     :param sections: of each measurement.
+    :param several: what stands side by side: ``hosts``, ``servers`` or ``measurements``.
     """
 
     title: str
     fleet: tuple[Block, ...]
     sections: tuple[Section, ...]
+    several: str

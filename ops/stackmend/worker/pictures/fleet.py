@@ -28,9 +28,15 @@ LONGEST_LINK = 48
 
 
 def build_fleet(
-    results: Sequence[Result], labels: Sequence[str], metrics: Sequence[Metric]
+    results: Sequence[Result], labels: Sequence[str], metrics: Sequence[Metric], several: str
 ) -> tuple[Block, ...]:
-    """Every metric that any host has, the hosts below one another."""
+    """Every metric that any of several results has, these below one another.
+
+    :param results: of hosts, or of one.
+    :param labels: what tells each from the others.
+    :param metrics: that any of them has.
+    :param several: what they are of: ``hosts``, ``servers`` or ``measurements``.
+    """
     blocks = []
     for metric in metrics:
         measured = [
@@ -48,15 +54,15 @@ def build_fleet(
             part = measured[start : start + MOST_HOSTS]
             more = len(measured) > MOST_HOSTS
             where = f", {start + 1} to {start + len(part)} of {len(measured)}" if more else ""
-            blocks.append(_compare_hosts(metric, part, loads, where, start))
+            blocks.append(_compare(metric, part, loads, f"{several}{where}", start))
     return tuple(blocks)
 
 
-def _compare_hosts(
+def _compare(
     metric: Metric,
     measured: Sequence[tuple[Result, str, int]],
     loads: Sequence[Load],
-    where: str,
+    several: str,
     start: int,
 ) -> Block:
     def take(result: Result, load: Load) -> float | None:
@@ -64,9 +70,9 @@ def _compare_hosts(
         return metric.middle(summary.median) if summary else None
 
     table = Table(
-        f"{metric.title}, all hosts{where}",
+        f"{metric.title}, all {several}",
         (
-            Column("host", text=True),
+            Column(several.partition(",")[0].removesuffix("s"), text=True),
             *(Column(describe_load(load), metric.unit.name) for load in loads),
             Column("outcome", text=True),
         ),
@@ -88,7 +94,7 @@ def _compare_hosts(
         key=f"fleet-{metric.key}" + (f"-{start + 1}" if start else ""),
         kind="hosts",
         title=f"{metric.title}, {metric.unit.name}",
-        subtitle=f"all hosts{where}",
+        subtitle=f"all {several}",
         unit=metric.unit,
         axis=name_axis(loads),
         places=tuple(label for _, label, _ in measured),
@@ -100,7 +106,7 @@ def _compare_hosts(
             )
             for load in drawn
         ),
-        alternative=f"{metric.title} of each host; the table has the same figures",
+        alternative=f"{metric.title} of all {several}; the table has the same figures",
     )
     note = "Medians over the repeats."
     if len(loads) > len(drawn):

@@ -86,7 +86,7 @@ def build_history(result: Result, anchor: str, subtitle: str) -> Block | None:
         subtitle=subtitle,
         unit=figures.TOKENS,
         axis="measurements, the oldest first",
-        places=tuple(figures.format_moment(at, day=True) for at, _ in rows),
+        places=figures.format_moments([at for at, _ in rows]),
         series=series,
         alternative=(
             f"Output tokens a second of {len(rows)} measurements; the table has the same figures"
