@@ -14,14 +14,17 @@ from pyinfra.api import StringCommand
 from stackmend import compose, connection
 from stackmend.compose.spec import ComposeSpec
 from stackmend.errors import StepError
-from stackmend.worker.benchmark import occupation
+from stackmend.reporting import announce
+from stackmend.worker.benchmark import conditions, occupation, progress, turns
+from stackmend.worker.benchmark.state import Conditions
 from stackmend.worker.move import client, reconciler
+from stackmend.worker.move import measuring as measuring_both
 from stackmend.worker.move.plan import Measure, begin, make_layer, plan
 from stackmend.worker.move.reconciler import MoveReconciler
 from stackmend.worker.move.spec import MovePolicy
-from stackmend.worker.move.state import HostMove, Legacy, MoveRecord, Runner
+from stackmend.worker.move.state import Answer, HostMove, Legacy, MoveRecord, Runner
 from tests.unit.test_move_facts import words
-from tests.unit.test_move_plan import compared, designed, move, runner
+from tests.unit.test_move_plan import compared, move, runner
 
 SOURCE = "tests/unit"
 
@@ -327,10 +330,26 @@ def test_clients_that_ask_for_another_model_go_back() -> None:
     own = World(record("confirmed"))
     own.printed["missing"] = "3\n"
     own.layer = make_layer(move(), "repointed")
-    assert own.go()
-    assert own.record.stage == "returned"
-    assert "a model that it has not, 3 times" in own.record.reason
+    assert not own.go()
+    assert (own.record.stage, own.record.failed) == ("returned", True)
+    assert "a model that it has not, 3 times" in own.errors[0]
+    assert '"models": {"NAME"' in own.record.remedy
     assert "apply retired" not in own.done
+
+
+def test_it_is_read_at_once_whether_clients_ask_for_another_model() -> None:
+    own = World(record("measured"))
+    own.printed["missing"] = "3\n"
+    assert not own.go()
+    assert own.done == [
+        "apply repointed +api reaches ollama",
+        "returning",
+        "start ai llm",
+        "apply added",
+        "apply none",
+        "unvolume ai stackmend-ollama",
+        "returned",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -406,28 +425,90 @@ def test_both_are_asked_whether_they_compute(monkeypatch: pytest.MonkeyPatch, ta
     assert own._list_busy(own._read(), legacy) == {}
 
 
-def test_one_that_ends_an_answer_for_the_next_request_is_not_asked_while_it_answers(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("allow", [(), ("busy",)])
+def test_one_that_was_not_asked_while_it_answers_is_refused(
+    monkeypatch: pytest.MonkeyPatch, allow: tuple[str, ...]
 ) -> None:
-    asked: list[str] = []
+    silence = "it is llama-cpp-python, and 1 connection of others to it last"
+    asked: list[Any] = []
 
-    def ask(host: object, address: str, port: int) -> None:
-        asked.append(address)
+    def ask(host: object, spec: Any, address: str, port: int) -> Answer:
+        asked.append((spec.target, spec.service_name, spec.allow, address, port))
+        return Answer(address=address, port=port, serial=True, silence=silence)
 
-    monkeypatch.setattr(occupation, "read_busy", lambda *_: "1 connection of others to it last")
     monkeypatch.setattr(client, "read_answer", ask)
-    monkeypatch.setattr(World, "fetch", lambda own, *_, **__: [own.observed])
-    found = designed(busy={"llm": "1 connection of others to it last"})
-    monkeypatch.setattr(World, "_assemble", lambda *_: found)
+    monkeypatch.setattr(occupation, "read_busy", lambda *_: "it computes")
+    own = World(record("retired"), allow=allow)
     python = runner(image="abetlen/llama-cpp-python:latest")
-    for each, addresses in ((python, []), (runner(), ["172.18.0.2"])):
-        own = World(record("retired"))
-        own.observed = HostMove(runners=(each,))  # type: ignore[attr-defined]
-        (refusal,) = own.observe().plan.refusals
-        assert '"allow": ["busy"]' in refusal.remedy
-        assert asked == addresses
-    own.spec = MovePolicy(allow=("busy",))
-    own.observed = HostMove(runners=(python,))  # type: ignore[attr-defined]
-    asked.clear()
-    own.observe()
-    assert asked == ["172.18.0.2"]
+    (answer,) = own._ask(((python, 8000),)).values()
+    assert asked == [("openai", "llm", allow, "172.18.0.2", 8000)]
+    legacy = Legacy(runner=python, engine="llama-cpp-python", evidence=(), answer=answer)
+    assert own._list_busy(HostMove(), legacy) == {"llm": silence}
+
+
+# How it is measured
+
+
+@pytest.fixture
+def measuring(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a measurement takes before it begins; it ends with what the host is short of."""
+    taken: list[Any] = []
+
+    @contextlib.contextmanager
+    def hold(host: object, path: str) -> Iterator[Any]:
+        taken.append(path)
+        yield SimpleNamespace(check=lambda: taken.append("checked"))
+
+    @contextlib.contextmanager
+    def turn(host: object, endpoint: Any, *, shared: bool) -> Iterator[None]:
+        taken.append((endpoint.address, shared))
+        yield
+
+    def measure(*arguments: Any) -> Any:
+        read = next(each for each in arguments if callable(each))
+        taken.append(read()())
+        raise StepError("it does not answer")
+
+    monkeypatch.setattr(connection, "hold_lock", hold)
+    monkeypatch.setattr(turns, "take_turn", turn)
+    monkeypatch.setattr(measuring_both, "measure_both", measure)
+    monkeypatch.setattr(conditions, "make_reader", lambda *_: lambda: lambda: Conditions())
+    monkeypatch.setattr(progress, "display", lambda *_: contextlib.nullcontext(print))
+    monkeypatch.setattr(announce, "show_line", lambda *_: None)
+    return taken
+
+
+MEASURE = Measure(subject="ollama", cause="", phase="before")
+
+
+def test_both_are_measured_under_the_lock_and_in_the_turn_of_a_benchmark(
+    measuring: list[Any],
+) -> None:
+    own = World(record("imported"))
+    with pytest.raises(StepError, match="it does not answer"):
+        MoveReconciler._measure_both(own, move(), MEASURE)
+    assert measuring[:3] == ["/var/lib/stackmend/benchmarks/lock", ("llm", False), "checked"]
+    assert len(measuring) == 2 + 2 * reconciler.ATTEMPTS
+
+
+@pytest.mark.parametrize(("allow", "times"), [((), 1), (("memory",), reconciler.ATTEMPTS)])
+def test_a_host_that_runs_out_of_memory_is_measured_no_further(
+    measuring: list[Any], monkeypatch: pytest.MonkeyPatch, allow: tuple[str, ...], times: int
+) -> None:
+    short = Conditions(oom_kills=1)
+    monkeypatch.setattr(conditions, "make_reader", lambda *_: lambda: lambda: short)
+    own = World(record("imported"), allow=allow)
+    with pytest.raises(StepError) as caught:
+        MoveReconciler._measure_both(own, move(), MEASURE)
+    assert measuring.count("checked") == times
+    assert ('"allow": ["memory"]' in str(caught.value)) is not bool(allow)
+    assert isinstance(caught.value, conditions.Shortage) is not bool(allow)
+
+
+def test_a_measurement_of_another_run_fails_no_move() -> None:
+    own = World(record("repointed"))
+    own.measured = connection.LeaseHeld("h", "measuring", "another")
+    with pytest.raises(connection.LeaseHeld):
+        own.go()
+    assert own.done == []
+    assert own.record.failures == 0
