@@ -145,8 +145,9 @@ def test_clients_do_not_go_back_to_a_dead_one() -> None:
     own = World(record("returning", reason="slow"))
     own.layer = make_layer(move(), "repointed")
     own.dead = {"llm"}
-    with pytest.raises(StepError, match="api stays with ollama, and both are kept"):
+    with pytest.raises(StepError, match="api stays with ollama, and both are kept") as caught:
         own.go()
+    assert caught.value.log == ("bring llm to answer, then run again",)
     assert own.done == ["start ai llm"]
 
 
@@ -359,11 +360,14 @@ def test_it_is_read_at_once_whether_clients_ask_for_another_model() -> None:
 def test_clients_end_their_tasks(grace: float, allow: tuple[str, ...], stage: str) -> None:
     changed = move().model_copy(update={"grace": {"api": grace}})
     own = World(record("imported", move=changed), allow=allow)
-    own.report = SimpleNamespace(add_measure=lambda *_: None)  # type: ignore[assignment]
+    units: list[str] = []
+    own.report = SimpleNamespace(add_measure=lambda *each: units.append(each[2]))  # type: ignore[assignment]
     own.measured = SimpleNamespace(comparison=compared(3.0), slowest=30.0)
     action = Measure(subject="ollama", cause="", phase="before")
     found = own._measure(action, own.record)
     assert found.stage == stage
+    assert found.at > 0
+    assert units == ["tokens/s", "tokens/s"]
     assert ("api has 10 s to end" in found.reason) is (stage == "returning")
 
 
@@ -512,3 +516,30 @@ def test_a_measurement_of_another_run_fails_no_move() -> None:
         own.go()
     assert own.done == []
     assert own.record.failures == 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"ports": [1]}])
+def test_what_compose_refuses_of_the_settings_has_a_remedy(settings: dict[str, Any]) -> None:
+    own = World(record("planned"), settings=settings)
+    own.unhealthy = {"added", "none"}
+    with pytest.raises(StepError) as caught:
+        own._apply(own.record.move, "added")
+    assert [*caught.value.log] == [
+        'correct "settings" in the section "engine" where Compose refuses them' for _ in settings
+    ]
+
+
+def test_files_that_cannot_be_asked_for_are_not_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run(host: object, command: StringCommand, **_: object) -> connection.Result:
+        asked.append(words(command))
+        if len(asked) > 1:
+            raise connection.CommandTimeout("h", "asking", "timed out")
+        return connection.Result(0, b"/b.gguf\n/other.gguf\n", b"")
+
+    monkeypatch.setattr(connection, "run", run)
+    own = World(record("planned"), models={"a": "/models/tiny.gguf", "b": "/b.gguf"})
+    assert own._list_absent(runner()) == ("/b.gguf",)
+    assert asked == [["absent", "a" * 64, "/b.gguf"]]
+    assert own._list_absent(runner()) == ()

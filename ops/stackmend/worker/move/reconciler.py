@@ -40,6 +40,7 @@ from stackmend.worker.move.plan import (
     change_settings,
     explain_grace,
     find_silent,
+    format_unit,
     identify,
     is_final,
     list_candidates,
@@ -237,7 +238,10 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         if not (paths := sorted({*self.spec.models.values()} - known)):
             return ()
         command = commands.list_absent(runner.id, paths)
-        result = connection.run(self.host, command, readonly=True, timeout=connection.TIMEOUT)
+        try:
+            result = connection.run(self.host, command, readonly=True, timeout=connection.TIMEOUT)
+        except connection.CommandTimeout:
+            return ()
         lines = result.text.splitlines()
         return tuple(path for path in paths if path in lines)
 
@@ -448,7 +452,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             raise
         found = measured.comparison
         for name, value in ((move.legacy, found.before), (move.target, found.after)):
-            self.report.add_measure(f"{name} {action.phase}", value, found.figure)
+            self.report.add_measure(f"{name} {action.phase}", value, format_unit(found.figure))
         record = record.model_copy(update={"at": time.time()})
         record = add_comparison(record, action.phase, found, self.spec.margin)
         grace = "" if "tasks" in self.spec.allow else explain_grace(move, measured.slowest)
@@ -634,7 +638,8 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             if reason := self._ask_legacy(move, ANSWERING):
                 raise StepError(
                     f"{', '.join(move.clients)} stays with {move.target}, and both are kept: "
-                    f"{move.legacy} does not answer: {reason}"
+                    f"{move.legacy} does not answer: {reason}",
+                    (f"bring {move.legacy} to answer, then run again",),
                 )
             # Both are up until the clients were recreated.
             self._apply(move, "added")
@@ -718,7 +723,10 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         for runner in self._read().runners:
             if runner.service == service and runner.addresses:
                 return runner
-        raise StepError(f"no container of {service} runs that the host reaches")
+        raise StepError(
+            f"no container of {service} runs that the host reaches",
+            (f"start {service}, then run again",),
+        )
 
     def _locate(self, runner: Runner) -> tuple[str, int]:
         return runner.addresses[0], DEFAULT_PORT

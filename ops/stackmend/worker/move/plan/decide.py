@@ -408,8 +408,16 @@ def _list_comparisons(record: MoveRecord) -> list[str]:
 
 def _format(found: Comparison) -> str:
     reason = f"; {found.reason}" if found.reason else ""
-    unit = _UNITS.get(found.figure, found.figure)
+    unit = format_unit(found.figure)
     return (
         f"{found.before:.3g} → {found.after:.3g} {unit} ({found.ratio:.2f} times, "
         f"p {found.p:.2g}{reason})"
     )
+
+
+def format_unit(figure: str) -> str:
+    """What a figure counts, in words.
+
+    :param figure: its name.
+    """
+    return _UNITS.get(figure, figure)

@@ -126,7 +126,10 @@ class _Assembler:
         legacy, spec = self._legacy, self._spec
         body = self._services.get(legacy.service)
         if body is None:
-            self._refuse("it is no service of the project's files", "name another service")
+            self._refuse(
+                "it is no service of the project's files",
+                'name another one: add to the section "engine": "service": "NAME"',
+            )
             return Designed(refusals=tuple(self._refusals))
         self._check_busy()
         if self._refusals:
@@ -313,7 +316,10 @@ class _Assembler:
                     "end the address in /v1",
                 )
         if spec.target in callers:
-            self._refuse(f"{spec.target} calls it itself", 'name another "target"')
+            self._refuse(
+                f"{spec.target} calls it itself",
+                'name another one: add to the section "engine": "target": "NAME"',
+            )
         return found
 
     def _replace_addresses(self, calls: Sequence[Address]) -> dict[str, dict[str, Any]]:
