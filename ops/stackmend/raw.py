@@ -16,6 +16,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    Field,
     SecretBytes,
     SecretStr,
     ValidationError,
@@ -259,6 +260,10 @@ def _parse_time(raw: Any) -> Any:
 
 Seconds = Annotated[float, BeforeValidator(_parse_time)]
 """Seconds, or a time such as ``"5min"``; for use as a type in models."""
+
+# The bound stands first: behind the validator it would be no keyword of a JSON schema.
+PositiveSeconds = Annotated[float, Field(gt=0), BeforeValidator(_parse_time)]
+"""The same, above 0."""
 
 IntegerSeconds = Annotated[int, BeforeValidator(_parse_time)]
 """The same, without parts of a second."""

@@ -39,7 +39,9 @@ def test_one_that_is_faster_is_left_as_it_was(stack: Moving) -> None:
         done = stack.move("-y")
         assert done.rc == 0, done.out
         assert read_silence() == []
-    assert "legacy: legacy worker: it stays: ollama is not 50% faster than legacy" in done.out
+    assert "legacy: legacy worker: it stays, by what was measured at 20" in done.out
+    assert ": ollama is not 50% faster than legacy" in done.out
+    assert "to try it again now, remove /var/lib/stackmend/" in done.out
     assert stack.picture() == before
     stack.assert_no_task_lost()
     stack.assert_nothing_changes()

@@ -116,11 +116,11 @@ def test_a_setting_that_changes_afterwards_is_followed_or_refused(stack: Moving)
     changed = stack.container("ollama")
     assert changed["Id"] != moved
     assert changed["HostConfig"]["Memory"] == 1 << 30
-    stack.policy["margin"] = 10
+    stack.policy["target"] = "other"
     refused = stack.move("-y")
     assert refused.rc != 0
-    assert "by a smaller margin" in refused.out, refused.out
-    del stack.policy["margin"]
+    assert "its settings changed since it was moved to ollama: target" in refused.out, refused.out
+    del stack.policy["target"]
     assert stack.id("ollama") == changed["Id"]
 
 

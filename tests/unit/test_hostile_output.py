@@ -159,6 +159,7 @@ NOT_PARSED = {
         "engine/fetch"
     ),
     "it prints certificates, which the reader takes or leaves as a whole": "models/trust",
+    "it prints paths, of which those count that it was asked for": "worker/move/absent",
     "it prints the bytes of a blob, whose digest decides": "models/give",
     "it prints one number": "models/relayed worker/move/missing",
     "it prints a digest, whose file the server reads": "worker/move/copy",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stackmend.worker.move.plan import can_interrupt, identify, list_candidates
+from stackmend.worker.move.plan import find_silent, identify, list_candidates
 from stackmend.worker.move.plan.evidence import find_port
 from stackmend.worker.move.state import Answer, Legacy, Runner
 
@@ -124,6 +124,29 @@ def test_an_accelerator_is_told() -> None:
     assert "no accelerator is reserved for it" not in legacy.evidence
 
 
-def test_what_may_end_an_answer_for_the_next_request() -> None:
-    assert can_interrupt(runner(image="abetlen/llama-cpp-python:latest"))
-    assert not can_interrupt(runner(image="ghcr.io/ggml-org/llama.cpp:server"))
+def silent(serial: bool) -> dict[str, Answer]:
+    return {
+        ID: Answer(
+            address="172.18.0.2",
+            port=8000,
+            serial=serial,
+            silence="it may be llama-cpp-python, and 1 connection of others to it last",
+        )
+    }
+
+
+def test_one_that_was_not_asked_for_its_models_is_named_by_its_own_description() -> None:
+    pairs = ((runner(), 8000),)
+    (found,) = identify(pairs, silent(serial=True))
+    assert found.engine == "llama-cpp-python"
+    assert "at /openapi.json as llama-cpp-python does" in found.evidence[0]
+
+
+def test_one_that_may_be_asked_later_is_found() -> None:
+    pairs = ((runner(), 8000),)
+    assert identify(pairs, silent(serial=False)) == ()
+    (finding,) = find_silent(pairs, silent(serial=False))
+    assert (finding.subject, finding.blocks) == ("llm", False)
+    assert "1 connection of others" in finding.cause
+    assert '"allow": ["busy"]' in finding.remedy
+    assert [*find_silent(pairs, {})] == []

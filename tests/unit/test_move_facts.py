@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +15,8 @@ from pyinfra.api import StringCommand
 from stackmend.worker.move import commands
 from stackmend.worker.move.client import _parse_context, _parse_models, _parse_tags
 from stackmend.worker.move.facts import parse, parse_callers
-from stackmend.worker.move.plan import begin, identify, list_candidates
+from stackmend.worker.move.plan import begin, identify, list_candidates, make_key
+from stackmend.worker.move.spec import MovePolicy
 from stackmend.worker.move.state import HostMove, ModelFile, Runner
 from tests.marks import MARK, framed
 from tests.unit.test_move_plan import move
@@ -203,11 +207,28 @@ def test_what_a_server_lists(content: bytes, models: object) -> None:
         (b'{"default_generation_settings":{"n_ctx":-1}}', 0),
         (b'{"default_generation_settings":[]}', 0),
         (b"[]", None),
-        (b"no", None),
+        (b"null", None),
     ],
 )
 def test_what_describes_itself_as_llama(content: bytes, context: int | None) -> None:
-    assert _parse_context(content) == context
+    assert _parse_context(json.loads(content)) == context
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"HostConfig": {"NanoCpus": 150000000}},
+        {"HostConfig": {"CpuQuota": 15000}},
+        {"HostConfig": {"Memory": 1 << 30}},
+        {"Config": {**container()["Config"], "Labels": {
+            "com.docker.compose.service": "llm", "com.docker.compose.config-hash": "b"}}},
+    ],
+)  # fmt: skip
+def test_the_limits_of_a_container_are_its_settings(changed: dict[str, Any]) -> None:
+    (plain,) = read(containers=json.dumps([container()]).splitlines()).runners
+    (other,) = read(containers=json.dumps([{**container(), **changed}]).splitlines()).runners
+    assert plain.settings != other.settings
+    assert make_key(MovePolicy(), [plain]) != make_key(MovePolicy(), [other])
 
 
 @pytest.mark.parametrize(
@@ -271,3 +292,22 @@ def test_commands() -> None:
     assert words(commands.retire("ai", "llm", remove=True)) == ["retire", "ai", "llm", "yes"]
     assert words(commands.remove_volume("ai", "v")) == ["unvolume", "ai", "v"]
     assert words(commands.write_record("ai")) == ["keep", "/var/lib/stackmend/ai/move.json", "yes"]
+
+
+def test_which_files_a_container_has_not(tmp_path: Path) -> None:
+    """As Docker says it: what is there is cut off, and what cannot be asked is not known."""
+    docker = tmp_path / "docker"
+    docker.write_text(
+        "#!/bin/sh\n"
+        "case $3 in *:/here.gguf) head -c 1000000 /dev/zero ;;\n"
+        "*:/gone.gguf) echo 'Error response from daemon: Could not find the file /gone.gguf in"
+        " container c' >&2; exit 1 ;;\n"
+        "*) echo 'Cannot connect to the Docker daemon' >&2; exit 1 ;; esac\n"
+    )
+    docker.chmod(0o755)
+    command = commands.list_absent(ID, ["/here.gguf", "/gone.gguf", "/unknown.gguf"])
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    found = subprocess.run(
+        ["sh", "-c", command.get_raw_value()], env=env, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "/gone.gguf\n"

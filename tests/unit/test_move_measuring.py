@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import pytest
 from pyinfra.api.host import Host
 
 from stackmend.worker import pictures
+from stackmend.worker.benchmark import occupation
 from stackmend.worker.benchmark.learning import TooSlow
-from stackmend.worker.benchmark.spec import Profile
-from stackmend.worker.benchmark.state import Level
+from stackmend.worker.benchmark.spec import BenchmarkSpec, Profile
+from stackmend.worker.benchmark.state import Level, Machine, Server, Usage
+from stackmend.worker.benchmark.statistics import SIGNIFICANT
 from stackmend.worker.move import measuring
+from stackmend.worker.move.client import read_answer
 from stackmend.worker.move.measuring import make_measurement, make_result, measure_both
 from stackmend.worker.pictures import table
+from stackmend.worker.pictures.common import MISSING
 from tests import paced
 from tests.connected import local
 from tests.unit import benchmark_results
@@ -88,6 +93,7 @@ def draw(found: measuring.Measured, directory: Path) -> str:
     out = io.StringIO()
     table.show(results, out, 200)
     assert "before" in out.getvalue()
+    (directory / "table.txt").write_text(out.getvalue())
     return pictures.write_pages(results, directory / "pages", png=False).read_text()
 
 
@@ -99,3 +105,41 @@ def test_before_and_after_as_a_picture(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "ollama" in text
     assert "llama.cpp" in text
     assert "<svg" in text
+
+
+def test_a_picture_says_what_decided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Measured in turns, both are disturbed by the same: what is noisy alone decides here."""
+    old, new = levels(0.2), levels(1.0)
+    disturbed = tuple(level.model_copy(update={"noisy": "the host was busy"}) for level in new)
+    found = measured(monkeypatch, old, disturbed)
+    assert found.comparison.outcome == "noisy"
+    assert found.comparison.p < SIGNIFICANT
+    draw(found, tmp_path)
+    text = (tmp_path / "table.txt").read_text()
+    assert "throughput is better than before" in text
+    assert "throughput is too noisy" not in text
+
+
+def test_a_round_trip_that_was_not_measured_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = draw(measured(monkeypatch, levels(0.2), levels(1.0)), tmp_path)
+    words = re.sub("<[^>]*>", " ", text).split()
+    at = words.index("round")
+    assert words[at : at + 4] == ["round", "trip", MISSING, "before"]
+
+
+@pytest.mark.parametrize("connections", [0, 1])
+def test_one_that_may_end_an_answer_is_asked_by_the_rule_of_a_benchmark(
+    here: Host, monkeypatch: pytest.MonkeyPatch, connections: int
+) -> None:
+    server = Server(connections=connections, usage=Usage(used=0.0, during=0.5))
+    machine = Machine(now=1.7e9, servers=(server,))
+    monkeypatch.setattr(occupation, "_read_machine", lambda *_: machine)
+    spec = BenchmarkSpec(project="ai", target="openai", service="llm")
+    with paced.serving(**FAST, trap="interrupts") as running:
+        found = read_answer(here, spec, "127.0.0.1", running.port)
+        assert found is not None
+        assert found.serial
+        assert bool(found.silence) is bool(connections)
+        assert found.names == (() if connections else ("paced",))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from stackmend.worker.benchmark.state import Comparison, Load
 from stackmend.worker.move.plan import (
@@ -287,13 +288,96 @@ def test_what_is_allowed() -> None:
 
 
 def test_models_that_are_named() -> None:
-    raw = {"models": {"gpt-3.5-turbo": "/models/a.gguf"}}
+    raw = {"models": {"gpt-3.5-turbo": "/models/a.gguf", "tiny": "/models/tiny.gguf"}}
     refused = designed(MovePolicy.model_validate(raw), legacy(files=()))
     assert "how large /models/a.gguf is cannot be read" in refused.refusals[0].reason
     spec = MovePolicy.model_validate({**raw, "allow": ("space",)})
     found = designed(spec, legacy(files=())).move
     assert found is not None
-    assert found.models[0].name == "gpt-3.5-turbo"
+    assert [model.name for model in found.models] == ["gpt-3.5-turbo", "tiny"]
+
+
+def test_models_that_are_named_come_to_those_that_are_found() -> None:
+    of = legacy(
+        names=("team",),
+        files=(ModelFile(path="/models/tiny.gguf", size=1), ModelFile(path="/b.gguf", size=1)),
+    )
+    spec = MovePolicy(models={"more": "/b.gguf", "team:latest": "/b.gguf"})
+    found = designed(spec, of).move
+    assert found is not None
+    assert [(each.name, each.path, each.cause) for each in found.models] == [
+        ("more", "/b.gguf", "models names it"),
+        ("team:latest", "/b.gguf", "models names it"),
+        ("tiny", "/models/tiny.gguf", "api asks for it"),
+    ]
+
+
+def test_a_name_that_clients_ask_for_and_would_not_have_is_refused() -> None:
+    of = legacy(names=(), files=(ModelFile(path="/a.gguf", size=1), ModelFile(path="/b.gguf")))
+    refused = designed(MovePolicy(models={"wrong": "/a.gguf"}), of)
+    assert refused.move is None
+    (refusal,) = refused.refusals
+    assert "api asks for the model tiny, which the new one would not have" in refusal.reason
+    assert '"models": {"NAME"' in refusal.remedy
+
+
+def test_a_move_that_waits_for_somebody_is_not_tried_again() -> None:
+    found = return_failed(record("repointed"), "api asks for 3", "name it")
+    back = found.model_copy(update={"stage": "returned"})
+    assert is_final(back, "k")
+    assert not is_final(back, "other")
+    (refusal,) = plan(SPEC, HostMove(record=back), "k").refusals
+    assert refusal.remedy == "name it"
+    assert "3 times" not in refusal.reason
+
+
+def test_it_says_when_it_was_measured_and_how_to_measure_now() -> None:
+    back = make_return(record("imported", at=1.0e9), "too slow")
+    back = back.model_copy(update={"stage": "returned"})
+    (finding,) = plan(SPEC, HostMove(record=back), "k").findings
+    assert "measured at 2001-09-09 01:46 UTC: too slow" in finding.cause
+    assert "remove /var/lib/stackmend/ai/move.json" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ({"margin": 1}, "less than 1"),
+        ({"margin": 10}, "less than 1"),
+        ({"settings": {"mem_limit": "lots"}}, "settings.mem_limit: must be a number of bytes"),
+        ({"settings": {"cpus": "many"}}, "settings.cpus: must be a number"),
+        ({"settings": {"cpus": True}}, "settings.cpus: must be a number"),
+        ({"settings": {"environment": "A=1"}}, "settings.environment: must be a mapping"),
+        ({"settings": {"environment": {"A": []}}}, "settings.environment: must be a mapping"),
+        ({"settings": {"privileged": "yes"}}, "settings.privileged: must be True or False"),
+        ({"settings": {"deploy": []}}, "settings.deploy: must be a mapping"),
+        ({"settings": {"devices": [1]}}, "settings.devices: must be a list"),
+        ({"settings": {"restart": 5}}, "settings.restart: must be a text"),
+    ],
+)
+def test_settings_that_mean_nothing(raw: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        MovePolicy.model_validate(raw)
+
+
+def test_settings_as_compose_takes_them() -> None:
+    MovePolicy(
+        settings={
+            "mem_limit": "1.5 GiB", "memswap_limit": -1, "cpus": "0.5", "shm_size": 65536,
+            "environment": ["OLLAMA_DEBUG=1"], "labels": {"a": None, "b": 1}, "dns": "9.9.9.9",
+            "mem_reservation": "${SOME}", "init": True, "deploy": {},
+        }
+    )  # fmt: skip
+
+
+def test_a_file_that_is_not_there() -> None:
+    spec = MovePolicy(models={"tiny": "/models/tyny.gguf"})
+    refused = designed(spec, absent=("/models/tyny.gguf",))
+    (refusal,) = refused.refusals
+    assert refusal.reason == (
+        "not moved: it has no file /models/tyny.gguf; its processes name /models/tiny.gguf"
+    )
+    assert "space" not in refusal.remedy
 
 
 def test_every_name_of_one_file() -> None:

@@ -14,14 +14,17 @@ from pyinfra.api import StringCommand
 from stackmend import compose, connection
 from stackmend.compose.spec import ComposeSpec
 from stackmend.errors import StepError
-from stackmend.worker.benchmark import occupation
+from stackmend.reporting import announce
+from stackmend.worker.benchmark import conditions, occupation, progress, turns
+from stackmend.worker.benchmark.state import Conditions
 from stackmend.worker.move import client, reconciler
+from stackmend.worker.move import measuring as measuring_both
 from stackmend.worker.move.plan import Measure, begin, make_layer, plan
 from stackmend.worker.move.reconciler import MoveReconciler
 from stackmend.worker.move.spec import MovePolicy
-from stackmend.worker.move.state import HostMove, Legacy, MoveRecord, Runner
+from stackmend.worker.move.state import Answer, HostMove, Legacy, MoveRecord, Runner
 from tests.unit.test_move_facts import words
-from tests.unit.test_move_plan import compared, designed, move, runner
+from tests.unit.test_move_plan import compared, move, runner
 
 SOURCE = "tests/unit"
 
@@ -142,8 +145,9 @@ def test_clients_do_not_go_back_to_a_dead_one() -> None:
     own = World(record("returning", reason="slow"))
     own.layer = make_layer(move(), "repointed")
     own.dead = {"llm"}
-    with pytest.raises(StepError, match="api stays with ollama, and both are kept"):
+    with pytest.raises(StepError, match="api stays with ollama, and both are kept") as caught:
         own.go()
+    assert caught.value.log == ("bring llm to answer, then run again",)
     assert own.done == ["start ai llm"]
 
 
@@ -327,10 +331,26 @@ def test_clients_that_ask_for_another_model_go_back() -> None:
     own = World(record("confirmed"))
     own.printed["missing"] = "3\n"
     own.layer = make_layer(move(), "repointed")
-    assert own.go()
-    assert own.record.stage == "returned"
-    assert "a model that it has not, 3 times" in own.record.reason
+    assert not own.go()
+    assert (own.record.stage, own.record.failed) == ("returned", True)
+    assert "a model that it has not, 3 times" in own.errors[0]
+    assert '"models": {"NAME"' in own.record.remedy
     assert "apply retired" not in own.done
+
+
+def test_it_is_read_at_once_whether_clients_ask_for_another_model() -> None:
+    own = World(record("measured"))
+    own.printed["missing"] = "3\n"
+    assert not own.go()
+    assert own.done == [
+        "apply repointed +api reaches ollama",
+        "returning",
+        "start ai llm",
+        "apply added",
+        "apply none",
+        "unvolume ai stackmend-ollama",
+        "returned",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -340,11 +360,14 @@ def test_clients_that_ask_for_another_model_go_back() -> None:
 def test_clients_end_their_tasks(grace: float, allow: tuple[str, ...], stage: str) -> None:
     changed = move().model_copy(update={"grace": {"api": grace}})
     own = World(record("imported", move=changed), allow=allow)
-    own.report = SimpleNamespace(add_measure=lambda *_: None)  # type: ignore[assignment]
+    units: list[str] = []
+    own.report = SimpleNamespace(add_measure=lambda *each: units.append(each[2]))  # type: ignore[assignment]
     own.measured = SimpleNamespace(comparison=compared(3.0), slowest=30.0)
     action = Measure(subject="ollama", cause="", phase="before")
     found = own._measure(action, own.record)
     assert found.stage == stage
+    assert found.at > 0
+    assert units == ["tokens/s", "tokens/s"]
     assert ("api has 10 s to end" in found.reason) is (stage == "returning")
 
 
@@ -406,28 +429,117 @@ def test_both_are_asked_whether_they_compute(monkeypatch: pytest.MonkeyPatch, ta
     assert own._list_busy(own._read(), legacy) == {}
 
 
-def test_one_that_ends_an_answer_for_the_next_request_is_not_asked_while_it_answers(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("allow", [(), ("busy",)])
+def test_one_that_was_not_asked_while_it_answers_is_refused(
+    monkeypatch: pytest.MonkeyPatch, allow: tuple[str, ...]
 ) -> None:
-    asked: list[str] = []
+    silence = "it is llama-cpp-python, and 1 connection of others to it last"
+    asked: list[Any] = []
 
-    def ask(host: object, address: str, port: int) -> None:
-        asked.append(address)
+    def ask(host: object, spec: Any, address: str, port: int) -> Answer:
+        asked.append((spec.target, spec.service_name, spec.allow, address, port))
+        return Answer(address=address, port=port, serial=True, silence=silence)
 
-    monkeypatch.setattr(occupation, "read_busy", lambda *_: "1 connection of others to it last")
     monkeypatch.setattr(client, "read_answer", ask)
-    monkeypatch.setattr(World, "fetch", lambda own, *_, **__: [own.observed])
-    found = designed(busy={"llm": "1 connection of others to it last"})
-    monkeypatch.setattr(World, "_assemble", lambda *_: found)
+    monkeypatch.setattr(occupation, "read_busy", lambda *_: "it computes")
+    own = World(record("retired"), allow=allow)
     python = runner(image="abetlen/llama-cpp-python:latest")
-    for each, addresses in ((python, []), (runner(), ["172.18.0.2"])):
-        own = World(record("retired"))
-        own.observed = HostMove(runners=(each,))  # type: ignore[attr-defined]
-        (refusal,) = own.observe().plan.refusals
-        assert '"allow": ["busy"]' in refusal.remedy
-        assert asked == addresses
-    own.spec = MovePolicy(allow=("busy",))
-    own.observed = HostMove(runners=(python,))  # type: ignore[attr-defined]
-    asked.clear()
-    own.observe()
-    assert asked == ["172.18.0.2"]
+    (answer,) = own._ask(((python, 8000),)).values()
+    assert asked == [("openai", "llm", allow, "172.18.0.2", 8000)]
+    legacy = Legacy(runner=python, engine="llama-cpp-python", evidence=(), answer=answer)
+    assert own._list_busy(HostMove(), legacy) == {"llm": silence}
+
+
+# How it is measured
+
+
+@pytest.fixture
+def measuring(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a measurement takes before it begins; it ends with what the host is short of."""
+    taken: list[Any] = []
+
+    @contextlib.contextmanager
+    def hold(host: object, path: str) -> Iterator[Any]:
+        taken.append(path)
+        yield SimpleNamespace(check=lambda: taken.append("checked"))
+
+    @contextlib.contextmanager
+    def turn(host: object, endpoint: Any, *, shared: bool) -> Iterator[None]:
+        taken.append((endpoint.address, shared))
+        yield
+
+    def measure(*arguments: Any) -> Any:
+        read = next(each for each in arguments if callable(each))
+        taken.append(read()())
+        raise StepError("it does not answer")
+
+    monkeypatch.setattr(connection, "hold_lock", hold)
+    monkeypatch.setattr(turns, "take_turn", turn)
+    monkeypatch.setattr(measuring_both, "measure_both", measure)
+    monkeypatch.setattr(conditions, "make_reader", lambda *_: lambda: lambda: Conditions())
+    monkeypatch.setattr(progress, "display", lambda *_: contextlib.nullcontext(print))
+    monkeypatch.setattr(announce, "show_line", lambda *_: None)
+    return taken
+
+
+MEASURE = Measure(subject="ollama", cause="", phase="before")
+
+
+def test_both_are_measured_under_the_lock_and_in_the_turn_of_a_benchmark(
+    measuring: list[Any],
+) -> None:
+    own = World(record("imported"))
+    with pytest.raises(StepError, match="it does not answer"):
+        MoveReconciler._measure_both(own, move(), MEASURE)
+    assert measuring[:3] == ["/var/lib/stackmend/benchmarks/lock", ("llm", False), "checked"]
+    assert len(measuring) == 2 + 2 * reconciler.ATTEMPTS
+
+
+@pytest.mark.parametrize(("allow", "times"), [((), 1), (("memory",), reconciler.ATTEMPTS)])
+def test_a_host_that_runs_out_of_memory_is_measured_no_further(
+    measuring: list[Any], monkeypatch: pytest.MonkeyPatch, allow: tuple[str, ...], times: int
+) -> None:
+    short = Conditions(oom_kills=1)
+    monkeypatch.setattr(conditions, "make_reader", lambda *_: lambda: lambda: short)
+    own = World(record("imported"), allow=allow)
+    with pytest.raises(StepError) as caught:
+        MoveReconciler._measure_both(own, move(), MEASURE)
+    assert measuring.count("checked") == times
+    assert ('"allow": ["memory"]' in str(caught.value)) is not bool(allow)
+    assert isinstance(caught.value, conditions.Shortage) is not bool(allow)
+
+
+def test_a_measurement_of_another_run_fails_no_move() -> None:
+    own = World(record("repointed"))
+    own.measured = connection.LeaseHeld("h", "measuring", "another")
+    with pytest.raises(connection.LeaseHeld):
+        own.go()
+    assert own.done == []
+    assert own.record.failures == 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"ports": [1]}])
+def test_what_compose_refuses_of_the_settings_has_a_remedy(settings: dict[str, Any]) -> None:
+    own = World(record("planned"), settings=settings)
+    own.unhealthy = {"added", "none"}
+    with pytest.raises(StepError) as caught:
+        own._apply(own.record.move, "added")
+    assert [*caught.value.log] == [
+        'correct "settings" in the section "engine" where Compose refuses them' for _ in settings
+    ]
+
+
+def test_files_that_cannot_be_asked_for_are_not_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run(host: object, command: StringCommand, **_: object) -> connection.Result:
+        asked.append(words(command))
+        if len(asked) > 1:
+            raise connection.CommandTimeout("h", "asking", "timed out")
+        return connection.Result(0, b"/b.gguf\n/other.gguf\n", b"")
+
+    monkeypatch.setattr(connection, "run", run)
+    own = World(record("planned"), models={"a": "/models/tiny.gguf", "b": "/b.gguf"})
+    assert own._list_absent(runner()) == ("/b.gguf",)
+    assert asked == [["absent", "a" * 64, "/b.gguf"]]
+    assert own._list_absent(runner()) == ()

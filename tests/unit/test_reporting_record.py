@@ -265,6 +265,27 @@ def test_findings_that_fail_nothing_are_counted() -> None:
         assert summary.format_last_line(made, None) == words
 
 
+def test_steps_that_are_called_the_same_have_their_causes() -> None:
+    steps = [
+        {"verb": "measure", "subject": "ollama", "cause": "it has to be faster"},
+        {"verb": "measure", "subject": "ollama", "cause": "clients call it now"},
+        {"verb": "stop", "subject": "llm", "cause": "api calls ollama"},
+    ]
+    finding = {"subject": "llm", "kind": "legacy worker", "cause": "it serves models"}
+    operation = {"name": "worker.engine", "findings": [finding], "planned": steps}
+    out = io.StringIO()
+    summary.show(record(web={"outcome": "drifted", "operations": [operation]}), None, out)
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert lines[lines.index("planned: measure ollama") :][:5] == [
+        "planned: measure ollama",
+        "cause: it has to be faster",
+        "planned: measure ollama",
+        "cause: clients call it now",
+        "planned: stop llm",
+    ]
+    assert "cause: api calls ollama" not in lines
+
+
 def test_a_terminal_gets_a_table_of_the_hosts() -> None:
     out = Terminal()
     summary.show(MIXED, None, out)

@@ -128,8 +128,11 @@ def _format_operation(operation: OperationRecord, host: HostRecord, mode: str) -
 
 
 def _format_cause(action: Planned, operation: OperationRecord) -> Iterator[str]:
-    """Why something is done, where no finding says so."""
-    if action.cause and not operation.findings:
+    """Why something is done, where no finding says so, or where another step is called the same."""
+    name = (action.verb, action.subject)
+    steps = [*operation.planned, *operation.done]
+    causes = {each.cause for each in steps if (each.verb, each.subject) == name}
+    if action.cause and (not operation.findings or len(causes) > 1):
         yield f"      cause: {action.cause}"
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stackmend import connection
+from stackmend.errors import StepError
+from stackmend.worker.benchmark import guards
 from stackmend.worker.benchmark.state import Conditions
 
 if TYPE_CHECKING:
@@ -85,6 +87,39 @@ def make_reader(host: Host, processes: Sequence[int]) -> ReadConditions:
     def begin() -> Callable[[], Conditions]:
         before = read()
         return lambda: compute_conditions(before, read())
+
+    return begin
+
+
+class Shortage(StepError):
+    """A host runs out of memory while it is measured."""
+
+
+def guard(
+    read: ReadConditions, check: Callable[[], None], remedy: str, *, allowed: bool
+) -> ReadConditions:
+    """What reads a host, and ends a measurement before the host runs out of memory.
+
+    :param read: reads it.
+    :param check: raises an error where the lock of the measurement was lost.
+    :param remedy: what would allow to go on.
+    :param allowed: whether that is allowed.
+    """
+
+    def begin() -> Callable[[], Conditions]:
+        # Without the lock another run may measure, or change what is measured.
+        check()
+        end = read()
+
+        def finish() -> Conditions:
+            found = end()
+            if (reason := guards.find_shortage(found)) and not allowed:
+                raise Shortage(
+                    f"stopped measuring: {reason}; free memory, then run again; {remedy}"
+                )
+            return found
+
+        return finish
 
     return begin
 

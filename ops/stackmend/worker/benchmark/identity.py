@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stackmend import answers, connection
 from stackmend.redaction import format_safe_line
@@ -94,6 +94,21 @@ class Reply:
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
+
+
+class Introduction(NamedTuple):
+    """What a server of OpenAI's API says of itself before it is asked for its models.
+
+    :param props: the answer to ``/props``.
+    :param version: to ``/version``.
+    :param silence: why it is not asked for its models; empty where it is.
+    :param serial: whether it describes itself as llama-cpp-python.
+    """
+
+    props: Reply
+    version: Reply
+    silence: str = ""
+    serial: bool = False
 
 
 def ask(host: Host, spec: BenchmarkSpec, machine: Machine) -> Answers:
@@ -431,21 +446,58 @@ def _ask_openai(
             reason=f"it still loads its model, after {format_limit(spec.profile.timeout)}",
             remedy="wait until it has loaded its model, then run again",
         )
-    version = Reply() if _is_llama_cpp(props) else _get(client, spec, f"{root}/version")
-    if not _is_llama_cpp(props) and not _is_vllm(version) and "busy" not in spec.allow:
-        described = _get(client, spec, f"{root}/openapi.json")
-        server = machine.servers[0] if machine.servers else None
-        latest = machine.record.latest
-        known = latest.fingerprint.engine if latest is not None else ""
-        if reason := explain_silence(described, known, server):
-            remedy = f"run again when nobody uses it; or {guards.allow('busy')}"
-            return Answers(reason=reason, remedy=remedy)
+    introduction = read_introduction(client, spec, props, lambda: machine)
+    if introduction.silence:
+        remedy = f"run again when nobody uses it; or {guards.allow('busy')}"
+        return Answers(reason=introduction.silence, remedy=remedy)
+    version = introduction.version
     models = _get(client, spec, f"{spec.base_path}/models")
     if (refused := _refuse(models)) is not None:
         return refused
     if _list_rows(models.body, "data") is None:
         return Answers(reason="what answers there does not speak OpenAI's API", remedy=CORRECT)
     return parse_openai(models, props, version)
+
+
+def read_introduction(
+    client: connection.HTTPClient,
+    spec: BenchmarkSpec,
+    props: Reply | None,
+    read_machine: Callable[[], Machine],
+) -> Introduction:
+    """Ask a server of OpenAI's API what it is, by what ends no answer of it to somebody.
+
+    :param client: asks it.
+    :param spec: which server it is, and whether it may be disturbed.
+    :param props: the answer to ``/props``, where it was asked already.
+    :param read_machine: its host, which is read only where that decides whether it is asked more.
+    """
+    root = spec.base_path.removesuffix("/v1")
+    props = _get(client, spec, f"{root}/props") if props is None else props
+    if _is_llama_cpp(props):
+        return Introduction(props, Reply())
+    version = _get(client, spec, f"{root}/version")
+    if _is_vllm(version) or "busy" in spec.allow:
+        return Introduction(props, version)
+    described = _get(client, spec, f"{root}/openapi.json")
+    serial = is_serial(described)
+    if isinstance(described.get("info", "title"), str) and not serial:
+        return Introduction(props, version)
+    machine = read_machine()
+    server = machine.servers[0] if machine.servers else None
+    latest = machine.record.latest
+    known = latest.fingerprint.engine if latest is not None else ""
+    silence = explain_silence(described, known, server)
+    return Introduction(props, version, silence, serial)
+
+
+def is_serial(described: Reply) -> bool:
+    """Whether a server describes itself as llama-cpp-python, which answers one at a time.
+
+    :param described: the answer to ``/openapi.json``.
+    """
+    title = described.get("info", "title")
+    return isinstance(title, str) and SERIAL_TITLE in title.lower()
 
 
 def explain_silence(described: Reply, known: str, server: Server | None) -> str:
@@ -456,7 +508,7 @@ def explain_silence(described: Reply, known: str, server: Server | None) -> str:
     :param server: as its host sees it; ``None`` where it runs elsewhere.
     """
     title = described.get("info", "title")
-    serial = isinstance(title, str) and SERIAL_TITLE in title.lower()
+    serial = is_serial(described)
     if not serial and (isinstance(title, str) or known not in ("", "llama-cpp-python")):
         return ""
     if not guards.can_interrupt(server) or not (reason := guards.explain_unrest(server)):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stackmend import connection
 from stackmend.worker.benchmark import guards, identity
 from stackmend.worker.benchmark.facts import BenchmarkHost, make_arguments
-from stackmend.worker.benchmark.state import BenchmarkState
+from stackmend.worker.benchmark.state import BenchmarkState, Machine
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -24,8 +24,7 @@ def read_busy(host: Host, spec: BenchmarkSpec) -> str:
     :param host: the host that reaches it.
     :param spec: which server it is.
     """
-    facts = [(BenchmarkHost, make_arguments(spec, "/nonexistent"))]
-    (machine,) = connection.fetch_facts(host, facts)
+    machine = _read_machine(host, spec)
     if isinstance(machine, connection.Unknown):
         return f"what it does for others cannot be read: {machine.reason}"
     answers = identity.ask(host, spec, machine)
@@ -34,3 +33,27 @@ def read_busy(host: Host, spec: BenchmarkSpec) -> str:
         return answers.reason
     completed = identity.complete(host, spec, machine, answers)
     return guards.explain_busy(spec, BenchmarkState(machine=machine, answers=completed))
+
+
+def read_introduction(
+    host: Host, spec: BenchmarkSpec, client: connection.HTTPClient
+) -> identity.Introduction:
+    """Ask a server of OpenAI's API what it is, by the rule of ``worker.benchmarked``.
+
+    :param host: the host that reaches it.
+    :param spec: which server it is, and whether it may be disturbed.
+    :param client: asks it.
+    """
+
+    def read() -> Machine:
+        machine = _read_machine(host, spec)
+        return Machine(now=0.0) if isinstance(machine, connection.Unknown) else machine
+
+    return identity.read_introduction(client, spec, None, read)
+
+
+def _read_machine(host: Host, spec: BenchmarkSpec) -> Machine | connection.Unknown:
+    facts = [(BenchmarkHost, make_arguments(spec, "/nonexistent"))]
+    (machine,) = connection.fetch_facts(host, facts)
+    assert isinstance(machine, Machine | connection.Unknown)
+    return machine

@@ -42,7 +42,6 @@ from stackmend.worker.benchmark.plan import plan as make_plan
 from stackmend.worker.benchmark.state import (
     Answers,
     BenchmarkState,
-    Conditions,
     Entry,
     Fingerprint,
     Level,
@@ -298,24 +297,12 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
 
     def _make_reader(self, state: BenchmarkState, lease: connection.Lease) -> ReadConditions:
         processes = [server.process for server in state.machine.servers if server.process]
-        read = conditions.make_reader(self.host, processes)
-
-        def begin() -> Callable[[], Conditions]:
-            # Without the lock another run may measure, or change what is measured.
-            lease.check()
-            end = read()
-
-            def finish() -> Conditions:
-                found = end()
-                reason = guards.find_shortage(found)
-                if reason and "memory" not in self.spec.allow:
-                    remedy = f"free memory, then run again; {guards.allow('memory')}"
-                    raise StepError(f"stopped measuring: {reason}; {remedy}")
-                return found
-
-            return finish
-
-        return begin
+        return conditions.guard(
+            conditions.make_reader(self.host, processes),
+            lease.check,
+            guards.allow("memory"),
+            allowed="memory" in self.spec.allow,
+        )
 
     def _ask(
         self,

@@ -23,7 +23,7 @@ from stackmend.frozen import Frozen
 from stackmend.models.spec import Endpoint as ServerEndpoint
 from stackmend.models.spec import Name
 from stackmend.problems import abbreviate, is_plain
-from stackmend.raw import Seconds
+from stackmend.raw import PositiveSeconds, Seconds
 from stackmend.worker.engines import PORTS
 
 Target = Literal["ollama", "openai", "queue"]
@@ -65,9 +65,9 @@ class Limits(Frozen):
     :param end: seconds to the end of the answer, or of the task.
     """
 
-    ttft: Seconds | None = Field(default=None, gt=0)
-    tpot: Seconds | None = Field(default=None, gt=0)
-    end: Seconds | None = Field(default=None, gt=0)
+    ttft: PositiveSeconds | None = None
+    tpot: PositiveSeconds | None = None
+    end: PositiveSeconds | None = None
 
 
 class Profile(Frozen):

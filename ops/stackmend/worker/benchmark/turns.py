@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from stackmend import connection
 from stackmend.errors import StepError
 from stackmend.text import format_limit
+from stackmend.worker.benchmark import commands
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -75,6 +77,22 @@ def take_turn(host: Host, endpoint: Endpoint, *, shared: bool) -> Iterator[None]
     server = f"{host.name} {endpoint}" if here else f"{endpoint.address} {endpoint.port}"
     with _turns.take(server, TURN):
         yield
+
+
+@contextmanager
+def hold_turn(host: Host, endpoint: Endpoint) -> Iterator[connection.Lease]:
+    """Measure a server of a host for another room, where nobody else measures on that host.
+
+    :param host: the host that it runs on.
+    :param endpoint: the server.
+    :raises LeaseHeld: another run measures there.
+    :raises StepError: there are others of this run for too long.
+    """
+    with (
+        connection.hold_lock(host, commands.LOCK) as lease,
+        take_turn(host, endpoint, shared=False),
+    ):
+        yield lease
 
 
 def is_loopback(address: str) -> bool:

@@ -17,23 +17,38 @@ from stackmend.worker.move.state import Answer
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
+    from stackmend.worker.benchmark.spec import BenchmarkSpec
+
 #: Models of a server that are read, and characters of a name.
 MOST_MODELS, LONGEST_NAME = 100, 500
 
 
-def read_answer(host: Host, address: str, port: int) -> Answer | None:
+def read_answer(host: Host, spec: BenchmarkSpec, address: str, port: int) -> Answer | None:
     """What a server says of itself and its models; ``None`` where none of OpenAI's API answers.
 
+    It is not asked for its models where that may end what it answers to somebody, by the rule of
+    ``worker.benchmarked``.
+
+    :param spec: which server it is, and whether it may be disturbed.
     :param address: its address, as the host sees it.
     """
+    from stackmend.worker.benchmark import occupation
+
     try:
         with connection.http(host, address, port, timeout=SOON) as client:
+            introduction = occupation.read_introduction(host, spec, client)
+            if introduction.silence:
+                return Answer(
+                    address=address,
+                    port=port,
+                    serial=introduction.serial,
+                    silence=introduction.silence,
+                )
             listed = client.get("/v1/models")
             models = _parse_models(listed.content) if listed.status_code == 200 else None
             if models is None:
                 return None
-            props = client.get("/props")
-            context = _parse_context(props.content) if props.status_code == 200 else None
+            context = _parse_context(introduction.props.body)
             server = format_safe_line(listed.headers.get("server", ""), 200)
     except connection.ConnectionLost:
         raise
@@ -47,6 +62,7 @@ def read_answer(host: Host, address: str, port: int) -> Answer | None:
         owners=tuple(dict.fromkeys(owner for _, owner in models if owner)),
         props=context is not None,
         context=context or 0,
+        serial=introduction.serial,
     )
 
 
@@ -108,15 +124,11 @@ def _parse_models(content: bytes) -> list[tuple[str, str]] | None:
     ]
 
 
-def _parse_context(content: bytes) -> int | None:
+def _parse_context(found: object) -> int | None:
     """Tokens of a request's context, as llama.cpp's server describes itself; 0 is not known.
 
     ``None`` where it does not describe itself so.
     """
-    try:
-        found = answers.read_json(content)
-    except ValueError:
-        return None
     settings = found.get("default_generation_settings") if isinstance(found, dict) else None
     if settings is None:
         return None

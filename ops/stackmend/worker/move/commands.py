@@ -25,6 +25,14 @@ def copy_model(source: str, path: str, target: str) -> StringCommand:
     return script(_ROOM, "copy", source, path, target)
 
 
+def list_absent(container: str, paths: Iterable[str]) -> StringCommand:
+    """Print which of some files a container has not.
+
+    :param paths: where they would be there.
+    """
+    return script(_ROOM, "absent", container, *paths)
+
+
 def retire(project: str, service: str, *, remove: bool) -> StringCommand:
     """Stop a service's containers so that nothing starts them again.
 

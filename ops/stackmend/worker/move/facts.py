@@ -30,6 +30,11 @@ _URL = re.compile(r"https?://[^@\s]{1,500}")
 #: Variables that are kept, and those of which only that they are set.
 _KEPT = ("LLAMA_ARG_PORT", "PORT", "LLAMA_ARG_CTX_SIZE", "N_CTX")
 _SET = ("LLAMA_API_KEY", "LLAMA_ARG_API_KEY", "LLAMA_ARG_MMPROJ", "LLAMA_ARG_EMBEDDINGS")
+#: The settings of a container that ``docker update`` changes as well.
+_LIMITS = (
+    *("NanoCpus", "CpuQuota", "CpuPeriod", "CpuShares", "CpusetCpus", "CpusetMems"),
+    *("Memory", "MemorySwap", "MemoryReservation"),
+)
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _CALLER = re.compile(r"(?:[0-9A-F]{8}|[0-9A-F]{32}):[0-9A-F]{4}")
 _INODE = re.compile(r"[0-9]{1,20}:[0-9]{1,20}")
@@ -205,7 +210,15 @@ def _parse_runner(
             for bindings in (raw["NetworkSettings"].get("Ports") or {}).values()
             for bound in bindings or ()
         ),
+        settings=_list_settings(config["Labels"], settings),
     )
+
+
+def _list_settings(labels: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a container was made of, as Compose digests it, and the limits that it has by now."""
+    digest = str(labels.get("com.docker.compose.config-hash", ""))[:100]
+    limits = (f"{key}={settings[key]}"[:100] for key in _LIMITS if settings.get(key))
+    return (f"made of {digest}", *limits)
 
 
 def _parse_files(rows: Sequence[Sequence[str]]) -> tuple[ModelFile, ...]:

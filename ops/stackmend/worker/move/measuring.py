@@ -115,8 +115,16 @@ def make_result(measured: Measured, old: Measurement, new: Measurement, profile:
         summaries=summaries[1],
         baseline=old,
         baseline_summaries=summaries[0],
-        comparisons=measured.comparisons,
+        comparisons=tuple(map(_decide, measured.comparisons)),
     )
+
+
+def _decide(found: Comparison) -> Comparison:
+    """What decided, as it decided: measured in turns, both were disturbed by the same."""
+    if found.figure != FIGURE or found.outcome != "noisy" or found.p >= statistics.SIGNIFICANT:
+        return found
+    outcome = "better" if found.ratio > 1 else "worse"
+    return found.model_copy(update={"outcome": outcome})
 
 
 def make_measurement(

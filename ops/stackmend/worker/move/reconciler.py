@@ -37,9 +37,10 @@ from stackmend.worker.move.plan import (
     advance,
     assemble_move,
     begin,
-    can_interrupt,
     change_settings,
     explain_grace,
+    find_silent,
+    format_unit,
     identify,
     is_final,
     list_candidates,
@@ -67,6 +68,8 @@ if TYPE_CHECKING:
     from stackmend.compose.spec import ComposeSpec
     from stackmend.connection import Lease
     from stackmend.reporting import Collector
+    from stackmend.worker.benchmark.conditions import ReadConditions
+    from stackmend.worker.benchmark.spec import BenchmarkSpec
     from stackmend.worker.move.measuring import Measured
     from stackmend.worker.move.spec import MovePolicy
 
@@ -93,6 +96,17 @@ class Called(StepError):
     """Somebody calls the legacy worker still: it is neither stopped, nor do clients go back."""
 
 
+class Missing(StepError):
+    """Clients ask the new one for models that it has not: they go back, and stay there.
+
+    :ivar remedy: what has to be done before the move is tried again.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason, log=(remedy,))
+        self.remedy = remedy
+
+
 @dataclass
 class MoveReconciler(Reconciler[HostMove, Action]):
     """The legacy worker of one project on one host.
@@ -110,7 +124,6 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     _designed: Designed = field(default_factory=Designed, init=False)
     _key: str = field(default="", init=False)
     _waiting: bool = field(default=False, init=False)
-    _busy: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.lock = f"{STATE_ROOT}/{self.project.project}/move.lock"
@@ -138,17 +151,15 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         self._key = make_key(self.spec, [runner for runner, _ in candidates])
         if record is not None and is_final(record, self._key):
             return Observation(decide(self.spec, state, self._key), state)
-        # A request to such a one, of whatever kind, may end what it answers to somebody.
-        self._busy = {
-            runner.service: reason
-            for runner, port in candidates
-            if can_interrupt(runner) and (reason := self._read_busy("openai", runner.service, port))
-        }
-        answers = self._ask(tuple(pair for pair in candidates if pair[0].service not in self._busy))
+        answers = self._ask(candidates)
         legacies = identify(candidates, answers)
         designed = self._assemble(state, legacies[0]) if len(legacies) == 1 else None
         self._designed = designed or Designed()
-        return Observation(decide(self.spec, state, self._key, legacies, designed), state)
+        plan = decide(self.spec, state, self._key, legacies, designed)
+        silent = tuple(find_silent(candidates, answers)) if not legacies else ()
+        if not silent:
+            return Observation(plan, state)
+        return Observation(plan.model_copy(update={"findings": (*plan.findings, *silent)}), state)
 
     def preview(self, observation: Observation[HostMove, Action]) -> Plan:
         """What waits for an earlier operation of the run is no refusal yet."""
@@ -178,7 +189,8 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         found: dict[str, Answer] = {}
         for runner, port in candidates:
             for address in runner.addresses[:1]:
-                if answer := client.read_answer(self.host, address, port):
+                spec = self._describe_server("openai", runner.service, port)
+                if answer := client.read_answer(self.host, spec, address, port):
                     found[runner.id] = answer
         return found
 
@@ -216,15 +228,28 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             served=self._list_served(state),
             minimum_free=int(self.project.minimum_free),
             busy={} if problem else self._list_busy(state, legacy),
+            absent=self._list_absent(legacy.runner),
             problem=problem,
         )
+
+    def _list_absent(self, runner: Runner) -> tuple[str, ...]:
+        """The files that are set for models, and that the legacy worker has not."""
+        known = {file.path for file in runner.files if file.size}
+        if not (paths := sorted({*self.spec.models.values()} - known)):
+            return ()
+        command = commands.list_absent(runner.id, paths)
+        try:
+            result = connection.run(self.host, command, readonly=True, timeout=connection.TIMEOUT)
+        except connection.CommandTimeout:
+            return ()
+        lines = result.text.splitlines()
+        return tuple(path for path in paths if path in lines)
 
     def _list_busy(self, state: HostMove, legacy: Legacy) -> dict[str, str]:
         """Which of the two computes for others now, by the rule of ``worker.benchmarked``."""
         target, port = self.spec.target, legacy.answer.port if legacy.answer else None
-        found = {legacy.service: self._busy.get(legacy.service, "")}
-        if not can_interrupt(legacy.runner):
-            found[legacy.service] = self._read_busy("openai", legacy.service, port)
+        silence = legacy.answer.silence if legacy.answer else ""
+        found = {legacy.service: silence or self._read_busy("openai", legacy.service, port)}
         if any(runner.service == target for runner in state.runners):
             found[target] = self._read_busy("ollama", target, None)
         return {service: reason for service, reason in found.items() if reason}
@@ -235,11 +260,23 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         """What a service computes for others now; nothing where that may be disturbed."""
         if "busy" in self.spec.allow:
             return ""
-        from stackmend.worker.benchmark import BenchmarkSpec, occupation
+        from stackmend.worker.benchmark import occupation
 
-        project = self.project.project
-        spec = BenchmarkSpec(target=target, service=service, port=port, project=project)
-        return occupation.read_busy(self.host, spec)
+        return occupation.read_busy(self.host, self._describe_server(target, service, port))
+
+    def _describe_server(
+        self, target: Literal["openai", "ollama"], service: str, port: int | None
+    ) -> BenchmarkSpec:
+        """A service as ``worker.benchmarked`` has it, with the consent of this room."""
+        from stackmend.worker.benchmark import BenchmarkSpec
+
+        return BenchmarkSpec(
+            target=target,
+            service=service,
+            port=port,
+            project=self.project.project,
+            allow=("busy",) if "busy" in self.spec.allow else (),
+        )
 
     def _list_checked(self) -> tuple[str, ...]:
         """The services that checks are asked in, or that their addresses name."""
@@ -293,7 +330,8 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                     raise
                 failed = error if isinstance(error, StepError) else StepError(str(error))
                 self.report_error(failed)
-                record = return_failed(record, str(error).splitlines()[0])
+                remedy = error.remedy if isinstance(error, Missing) else ""
+                record = return_failed(record, str(error).splitlines()[0], remedy)
                 self._write(record)
             if record.stage == "returning":
                 lease.check()
@@ -327,10 +365,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             case Retire() if record.stage == "retired":
                 self._remove(move)
             case Retire():
-                if reason := self._explain_missing(move):
-                    record = make_return(record, reason)
-                    self._write(record)
-                    return record
+                self._check_missing(move)
                 self._retire(action, move)
             case PutBack():
                 if record.stage != "returning":
@@ -356,9 +391,11 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         """Bring the project to what a stage makes of it, proven as compose.stack does."""
         content = make_layer(move, stage)
         if not compose.apply_layer(self.host, spec or self.project, content, self.report):
+            remedy = 'correct "settings" in the section "engine" where Compose refuses them'
             raise StepError(
                 f"{self.project.project} did not come to the stage {stage}, and its files are as "
-                "before; the error above says why"
+                "before; the error above says why",
+                (remedy,) if move.added and self.spec.settings else (),
             )
 
     def _add_model(self, action: ImportModel, record: MoveRecord) -> MoveRecord:
@@ -415,7 +452,8 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             raise
         found = measured.comparison
         for name, value in ((move.legacy, found.before), (move.target, found.after)):
-            self.report.add_measure(f"{name} {action.phase}", value, found.figure)
+            self.report.add_measure(f"{name} {action.phase}", value, format_unit(found.figure))
+        record = record.model_copy(update={"at": time.time()})
         record = add_comparison(record, action.phase, found, self.spec.margin)
         grace = "" if "tasks" in self.spec.allow else explain_grace(move, measured.slowest)
         if action.phase == "before" and record.stage == "measured" and grace:
@@ -425,12 +463,28 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     def _measure_both(self, move: Move, action: Measure) -> Measured:
         """Both, measured in turns; once more where that cannot be compared."""
         # What measures is loaded where something is measured.
+        from stackmend.worker.benchmark import conditions, turns
+        from stackmend.worker.benchmark.endpoint import Endpoint
+
+        endpoint = Endpoint("openai", self._locate(self._find(move.legacy))[0], move.port, "")
+        # Those of worker.benchmarked: what it measures spoils this, and this what it measures.
+        with turns.hold_turn(self.host, endpoint) as lease:
+            source, target = self._find(move.legacy), self._find(move.target)
+            reader = conditions.guard(
+                conditions.make_reader(self.host, (source.process, target.process)),
+                lease.check,
+                'to allow it, add to the section "engine": "allow": ["memory"]',
+                allowed="memory" in self.spec.allow,
+            )
+            return self._measure_pair(move, action, (source, target), reader)
+
+    def _measure_pair(
+        self, move: Move, action: Measure, runners: tuple[Runner, Runner], reader: ReadConditions
+    ) -> Measured:
         from stackmend.worker.benchmark import conditions, progress
         from stackmend.worker.move.measuring import measure_both
 
-        source, target = self._find(move.legacy), self._find(move.target)
-        pair = (source.addresses[0], move.port), self._locate(target)
-        reader = conditions.make_reader(self.host, (source.process, target.process))
+        pair = (runners[0].addresses[0], move.port), self._locate(runners[1])
         for attempt in range(1, ATTEMPTS + 1):
             started = time.time()
             try:
@@ -444,6 +498,9 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                         reader,
                         on_progress,
                     )
+            except conditions.Shortage:
+                # It would run out of memory again.
+                raise
             except StepError as error:
                 if attempt == ATTEMPTS:
                     raise
@@ -483,6 +540,9 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     def _switch_clients(self, move: Move) -> None:
         """Have the clients call the new one, and ask it from each client's own network."""
         self._apply(move, "repointed", self._add_checks(move))
+        # What clients ask first they ask within that time; the rest is read before the end.
+        time.sleep(self.project.stability)
+        self._check_missing(move)
 
     def _add_checks(self, move: Move) -> ComposeSpec:
         """The project with checks that ask the new one from each client's own network."""
@@ -538,16 +598,20 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                 )
             time.sleep(PAUSE)
 
-    def _explain_missing(self, move: Move) -> str:
-        """Why clients ask the new one for models that it has not, or nothing."""
+    def _check_missing(self, move: Move) -> None:
+        """Read whether clients ask the new one for models that it has not.
+
+        :raises Missing: they do.
+        """
         target = self._find(move.target).id
         command = commands.count_missing(self.project.project, target, move.clients)
         text = self.run(command, f"the log of {move.target} cannot be read").text.strip()
         if not text.isdecimal() or int(text[:9]) == 0:
-            return ""
-        return (
+            return
+        raise Missing(
             f"{', '.join(move.clients)} asks {move.target} for a model that it has not, {text} "
-            'times: name it in the section "engine": "models": {"NAME": "/PATH/OF/ITS.gguf"}'
+            "times",
+            'name it: add to the section "engine": "models": {"NAME": "/PATH/OF/ITS.gguf"}',
         )
 
     def _verify_without(self, move: Move) -> None:
@@ -574,7 +638,8 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             if reason := self._ask_legacy(move, ANSWERING):
                 raise StepError(
                     f"{', '.join(move.clients)} stays with {move.target}, and both are kept: "
-                    f"{move.legacy} does not answer: {reason}"
+                    f"{move.legacy} does not answer: {reason}",
+                    (f"bring {move.legacy} to answer, then run again",),
                 )
             # Both are up until the clients were recreated.
             self._apply(move, "added")
@@ -658,7 +723,10 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         for runner in self._read().runners:
             if runner.service == service and runner.addresses:
                 return runner
-        raise StepError(f"no container of {service} runs that the host reaches")
+        raise StepError(
+            f"no container of {service} runs that the host reaches",
+            (f"start {service}, then run again",),
+        )
 
     def _locate(self, runner: Runner) -> tuple[str, int]:
         return runner.addresses[0], DEFAULT_PORT

@@ -1,6 +1,7 @@
 """What is desired of a legacy worker: validated before any host is contacted."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -15,6 +16,84 @@ _SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,199}")
 
 #: What the added service has of us, whatever else is set for it.
 _OWN_KEYS = frozenset({"image", "volumes", "healthcheck", "container_name", "profiles", "networks"})
+
+
+#: A number of bytes, as Compose reads it.
+_BYTES = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})? ?[kmgtp]?i?b?", re.IGNORECASE)
+_DECIMAL = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _is_size(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(_BYTES.fullmatch(value)) or value == "-1" or "$" in value
+    return isinstance(value, int) and not isinstance(value, bool) and value >= -1
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(_DECIMAL.fullmatch(value)) or "$" in value
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, str) and "$" in value)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list | tuple) and all(map(_is_text, value)))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_table(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_scalar(each) for key, each in value.items())
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
+
+
+#: What Compose takes for the keys of a service, each kind with its name.
+_KINDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    (
+        'a number of bytes, as "8g"',
+        _is_size,
+        "mem_limit mem_reservation memswap_limit shm_size",
+    ),
+    ("a number, as 1.5", _is_number, "cpus cpu_shares cpu_quota cpu_count cpu_percent"),
+    ("True or False", _is_flag, "init privileged read_only tty stdin_open oom_kill_disable"),
+    (
+        'a mapping of names to values, as {"NAME": "VALUE"}, or a list, as ["NAME=VALUE"]',
+        _is_table,
+        "annotations environment extra_hosts labels sysctls",
+    ),
+    ("a mapping", _is_mapping, "blkio_config deploy logging ulimits"),
+    (
+        "a list of texts, or a text",
+        _is_list,
+        "cap_add cap_drop command devices dns dns_opt dns_search entrypoint security_opt tmpfs",
+    ),
+    (
+        "a text",
+        _is_text,
+        "cgroup cgroup_parent cpuset domainname hostname ipc isolation network_mode pid platform "
+        "pull_policy restart runtime stop_grace_period stop_signal userns_mode uts working_dir",
+    ),
+)
+
+
+def _check_setting(key: str, value: Any) -> None:
+    for kind, fits, keys in _KINDS:
+        if key in keys.split() and not fits(value):
+            raise ValueError(f"settings.{key}: must be {kind}; got {abbreviate(value)}")
 
 
 def _check_service(name: str) -> str:
@@ -72,9 +151,9 @@ class MovePolicy(BaseModel):
     :param service: the legacy worker; by default the one that is recognised.
     :param client: the services that call it; by default those whose environment or command names
         it.
-    :param models: the names by which clients ask for models, each with its GGUF file in the legacy
-        worker's container; by default what is found there.
-    :param margin: by how much faster the new one has to be: 0.1 is a tenth.
+    :param models: more names by which clients ask for models, each with its GGUF file in the legacy
+        worker's container; they come to those that are found, and a file that is set here counts.
+    :param margin: by how much faster the new one has to be: 0.1 is a tenth; less than 1.
     :param keep_legacy: whether the legacy worker's container is kept, stopped; its volumes always
         are.
     :param target: the name of the service that is added, or of an Ollama that the project has.
@@ -104,7 +183,7 @@ class MovePolicy(BaseModel):
     models: dict[
         Annotated[str, AfterValidator(check_model)], Annotated[str, AfterValidator(check_path)]
     ] = Field(default_factory=dict)
-    margin: float = Field(default=0.1, ge=0, le=10, allow_inf_nan=False)
+    margin: float = Field(default=0.1, ge=0, lt=1, allow_inf_nan=False)
     keep_legacy: bool = True
     target: Service = "ollama"
     image: Annotated[str, AfterValidator(_check_image)] = "ollama/ollama:0.12.6"
@@ -114,11 +193,12 @@ class MovePolicy(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for key in self.settings:
+        for key, value in self.settings.items():
             if key in _OWN_KEYS or key not in SERVICE_KEYS:
                 raise ValueError(
                     f"settings.{abbreviate(key)}: no key of a service that can be set here"
                 )
+            _check_setting(key, value)
         if self.target in (self.service, *self.client):
             raise ValueError(f"target: {self.target} is the legacy worker or its client")
         return self

@@ -35,6 +35,7 @@ class Runner(Frozen):
     :param addresses: those that it has on its networks, as the host sees them.
     :param ports: TCP ports that it exposes.
     :param published: ports of the host that lead to it.
+    :param settings: the digest of what Compose made it of, and its limits of CPU and memory.
     """
 
     service: str
@@ -51,6 +52,7 @@ class Runner(Frozen):
     addresses: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     published: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 class Answer(Frozen):
@@ -61,6 +63,8 @@ class Answer(Frozen):
     :param owners: who owns them, as it says.
     :param props: whether it describes itself as llama.cpp's server does.
     :param context: tokens of one request's context; 0 is not known.
+    :param serial: whether it describes itself as llama-cpp-python at ``/openapi.json``.
+    :param silence: why it was not asked for its models; empty where it was.
     """
 
     address: str
@@ -70,6 +74,8 @@ class Answer(Frozen):
     owners: tuple[str, ...] = ()
     props: bool = False
     context: int = Field(default=0, ge=0)
+    serial: bool = False
+    silence: str = ""
 
 
 class Legacy(Frozen):
@@ -98,12 +104,14 @@ class Model(Frozen):
     :param path: its file in the legacy worker's container.
     :param context: tokens of its context there; 0 is not known.
     :param present: whether the new service has it already, and it is used as it is.
+    :param cause: why the new one has to have it.
     """
 
     name: Annotated[str, AfterValidator(check_model)]
     path: Annotated[str, AfterValidator(check_path)]
     context: int = Field(default=0, ge=0, le=1 << 30)
     present: bool = False
+    cause: str = ""
 
 
 #: Where a move stands: what was done last. ``returning`` is on its way back, and ``returned`` is
@@ -156,6 +164,8 @@ class MoveRecord(Frozen):
 
     :param key: what the decision rests on; another one is another decision.
     :param reason: why it goes back, or went back.
+    :param remedy: what has to be done before it is tried again; empty where nothing has to.
+    :param at: when both were measured last, in seconds since 1970; 0 is never.
     :param failed: whether it goes back because a step failed: then a next run tries again.
     :param failures: how often it did so.
     :param removed: whether the legacy worker's container was removed.
@@ -170,6 +180,8 @@ class MoveRecord(Frozen):
     stage: Stage
     move: Move
     reason: str = ""
+    remedy: str = ""
+    at: float = Field(default=0.0, ge=0, le=1e11, allow_inf_nan=False)
     failed: bool = False
     failures: int = Field(default=0, ge=0)
     removed: bool = False
@@ -217,6 +229,7 @@ class ProjectView(Frozen):
     :param served: the models of an Ollama that the project has; ``None`` where none answers.
     :param minimum_free: bytes that must stay free where Docker keeps volumes.
     :param busy: the services that compute for others now, by name, with what says so.
+    :param absent: the files that are set for models, and that the legacy worker has not.
     :param problem: why it cannot be read, or must not be changed now.
     """
 
@@ -230,4 +243,5 @@ class ProjectView(Frozen):
     served: tuple[str, ...] | None = None
     minimum_free: int = 0
     busy: Mapping[str, str] = {}
+    absent: tuple[str, ...] = ()
     problem: str = ""

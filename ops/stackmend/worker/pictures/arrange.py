@@ -222,7 +222,8 @@ def _list_facts(result: Result) -> Iterator[tuple[str, Cell]]:
         yield "on", Cell((clean(fingerprint.processor),))
     yield "measured", Cell((figures.format_moment(measurement.at),))
     yield "because", Cell((clean(measurement.cause, LONGEST_REASON) or MISSING,))
-    yield "round trip", Cell((Figure(measurement.rtt, figures.MILLISECONDS), " ms"))
+    rtt = Figure(measurement.rtt, figures.MILLISECONDS)
+    yield "round trip", Cell((rtt, " ms") if measurement.rtt else (MISSING,))
     if measurement.load is not None:
         yield "model loaded in", Cell((Figure(measurement.load, figures.SECONDS), " s"))
     if result.baseline is not None:

@@ -22,6 +22,7 @@ from stackmend.worker.move.plan.decide import (
     change_settings,
     explain_grace,
     explain_return,
+    format_unit,
     is_final,
     make_confirmed,
     make_return,
@@ -29,7 +30,7 @@ from stackmend.worker.move.plan.decide import (
     return_failed,
 )
 from stackmend.worker.move.plan.design import Designed, assemble_move, make_key
-from stackmend.worker.move.plan.evidence import can_interrupt, identify, list_candidates
+from stackmend.worker.move.plan.evidence import find_silent, identify, list_candidates
 from stackmend.worker.move.plan.layer import make_layer
 
 __all__ = [
@@ -47,10 +48,11 @@ __all__ = [
     "advance",
     "assemble_move",
     "begin",
-    "can_interrupt",
     "change_settings",
     "explain_grace",
     "explain_return",
+    "find_silent",
+    "format_unit",
     "identify",
     "is_final",
     "list_candidates",

@@ -1,6 +1,7 @@
 """Where a move stands, and the steps that are left of it. Pure."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import yaml
 
@@ -27,6 +28,9 @@ from stackmend.worker.move.state import HostMove, Legacy, Move, MoveRecord, Stag
 
 #: How often a move may fail before it is not tried again: each time clients may be recreated.
 MOST_FAILURES = 3
+
+#: What a figure that decides counts.
+_UNITS = {"output_tps": "tokens/s"}
 
 #: The stage that a step ends with.
 _AFTER: dict[type, Stage] = {
@@ -57,7 +61,7 @@ def plan(
                 Refusal(
                     subject="legacy worker",
                     reason=f"where its move stands cannot be read: {host.record_problem}",
-                    remedy="see which of the two services the clients call, then remove the record",
+                    remedy="see which of the two services the clients call, then remove that file",
                 ),
             )
         )
@@ -102,7 +106,7 @@ def is_final(record: MoveRecord, key: str) -> bool:
 
     :param key: what a new decision would rest on.
     """
-    tried = not record.failed or record.failures >= MOST_FAILURES
+    tried = not record.failed or record.failures >= MOST_FAILURES or bool(record.remedy)
     return record.stage == "returned" and record.key == key and tried
 
 
@@ -131,7 +135,7 @@ def _list_steps(record: MoveRecord, spec: MovePolicy) -> list[Action]:
         steps += [
             ImportModel(
                 subject=model.name,
-                cause=f"{names} asks for it; its file is {model.path} of {move.legacy}",
+                cause=f"{model.cause or 'it is needed'}; its file is {model.path} of {move.legacy}",
                 name=model.name,
                 path=model.path,
                 context=model.context,
@@ -220,8 +224,8 @@ def explain_grace(move: Move, slowest: float) -> str:
         if grace < slowest:
             return (
                 f"{client} has {grace:g} s to end what it has under way, and {move.legacy} needs "
-                f"{format_figure(slowest)} s for one request: set its stop_grace_period, then "
-                'remove the record of the move; or add to the section "engine": "allow": ["tasks"]'
+                f"{format_figure(slowest)} s for one request: set its stop_grace_period, or add to "
+                'the section "engine": "allow": ["tasks"]'
             )
     return ""
 
@@ -246,9 +250,12 @@ def make_confirmed(record: MoveRecord, reason: str) -> MoveRecord:
     return record.model_copy(update={"stage": "confirmed", "reason": text})
 
 
-def return_failed(record: MoveRecord, reason: str) -> MoveRecord:
-    """The record of a move that goes back because a step failed."""
-    changes = {"stage": "returning", "reason": reason, "failed": True}
+def return_failed(record: MoveRecord, reason: str, remedy: str = "") -> MoveRecord:
+    """The record of a move that goes back because a step failed.
+
+    :param remedy: what has to be done before it is tried again; it is, some times, without one.
+    """
+    changes = {"stage": "returning", "reason": reason, "remedy": remedy, "failed": True}
     return record.model_copy(update={**changes, "failures": record.failures + 1})
 
 
@@ -287,7 +294,7 @@ def _plan_moved(record: MoveRecord, host: HostMove, spec: MovePolicy) -> Plan:
     move, changed = record.move, change_settings(record.move, spec)
     layers = [make_layer(each, "retired") for each in (move, changed)]
     if not any(_is_equal(host.layer, layer) for layer in layers):
-        return Plan(findings=(_find_taken_back(move),))
+        return Plan(findings=(_find_taken_back(move, record.project),))
     if refusals := tuple(_refuse_changes(record, spec)):
         return Plan(findings=(_find_moved(record),), refusals=refusals)
     actions: list[Action] = []
@@ -341,12 +348,12 @@ def _find_moved(record: MoveRecord) -> Finding:
     )
 
 
-def _find_taken_back(move: Move) -> Finding:
+def _find_taken_back(move: Move, project: str) -> Finding:
     return Finding(
         subject=move.legacy,
         kind="legacy worker",
         cause=f"it was moved to {move.target}, and somebody took that back since",
-        remedy="remove the record of the move to have it moved again",
+        remedy=f"to have it moved again, remove {_find_path(project)}, then run again",
         blocks=False,
     )
 
@@ -361,11 +368,11 @@ def _is_equal(layer: str, other: str) -> bool:
 
 def _plan_returned(record: MoveRecord) -> Plan:
     if record.failed:
+        times = "" if record.remedy else f" {record.failures} times"
         refusal = Refusal(
             subject=record.move.legacy,
-            reason=f"its move failed {record.failures} times, and is not tried again: "
-            f"{record.reason}",
-            remedy=f"fix that, then remove {STATE_ROOT}/{record.project}/move.json",
+            reason=f"its move failed{times}, and is not tried again: {record.reason}",
+            remedy=record.remedy or f"fix that, then remove {_find_path(record.project)}",
         )
         return Plan(refusals=(refusal,))
     return Plan(findings=(_find_returned(record),))
@@ -375,10 +382,23 @@ def _find_returned(record: MoveRecord) -> Finding:
     return Finding(
         subject=record.move.legacy,
         kind="legacy worker",
-        cause=f"it stays: {record.reason}",
+        cause=f"it stays{_format_date(record)}: {record.reason}",
         evidence=tuple(_list_comparisons(record)),
+        remedy=f"to try it again now, remove {_find_path(record.project)}, then run again",
         blocks=False,
     )
+
+
+def _find_path(project: str) -> str:
+    """Where the record of a project's move is on its host."""
+    return f"{STATE_ROOT}/{project}/move.json"
+
+
+def _format_date(record: MoveRecord) -> str:
+    """When both were measured; empty where they were not."""
+    if not record.at:
+        return ""
+    return f", by what was measured at {datetime.fromtimestamp(record.at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _list_comparisons(record: MoveRecord) -> list[str]:
@@ -389,7 +409,16 @@ def _list_comparisons(record: MoveRecord) -> list[str]:
 
 def _format(found: Comparison) -> str:
     reason = f"; {found.reason}" if found.reason else ""
+    unit = format_unit(found.figure)
     return (
-        f"{format_figure(found.before)} → {format_figure(found.after)} {found.figure} "
+        f"{format_figure(found.before)} → {format_figure(found.after)} {unit} "
         f"({found.ratio:.2f} times, p {found.p:.2g}{reason})"
     )
+
+
+def format_unit(figure: str) -> str:
+    """What a figure counts, in words.
+
+    :param figure: its name.
+    """
+    return _UNITS.get(figure, figure)

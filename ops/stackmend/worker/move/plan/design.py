@@ -89,11 +89,13 @@ class Designed(Frozen):
 
 
 def make_key(spec: MovePolicy, runners: Iterable[Runner]) -> str:
-    """What the decision about a move rests on: the settings, and the images of legacy workers.
+    """What the decision about a move rests on: the settings, and what legacy workers are made of.
 
     :param runners: their containers.
     """
-    images = sorted({f"{runner.service} {runner.image_id}" for runner in runners})
+    images = sorted(
+        {" ".join((runner.service, runner.image_id, *runner.settings)) for runner in runners}
+    )
     raw = spec.model_dump(mode="json", exclude={"keep_legacy", "allow"})
     # What is known only once it was measured.
     raw["allow"] = [consent for consent in spec.allow if consent == "tasks"]
@@ -124,7 +126,10 @@ class _Assembler:
         legacy, spec = self._legacy, self._spec
         body = self._services.get(legacy.service)
         if body is None:
-            self._refuse("it is no service of the project's files", "name another service")
+            self._refuse(
+                "it is no service of the project's files",
+                'name another one: add to the section "engine": "service": "NAME"',
+            )
             return Designed(refusals=tuple(self._refusals))
         self._check_busy()
         if self._refusals:
@@ -311,7 +316,10 @@ class _Assembler:
                     "end the address in /v1",
                 )
         if spec.target in callers:
-            self._refuse(f"{spec.target} calls it itself", 'name another "target"')
+            self._refuse(
+                f"{spec.target} calls it itself",
+                'name another one: add to the section "engine": "target": "NAME"',
+            )
         return found
 
     def _replace_addresses(self, calls: Sequence[Address]) -> dict[str, dict[str, Any]]:
@@ -354,39 +362,54 @@ class _Assembler:
     # What it serves
 
     def _find_models(self, clients: Sequence[str]) -> tuple[Model, ...]:
-        """The models by the names that clients ask for."""
-        spec, legacy = self._spec, self._legacy
-        if spec.models:
-            return self._make_models(spec.models)
-        files = legacy.runner.files
+        """The models by the names that clients ask for: those that are set, and those found."""
+        legacy = self._legacy
+        files, found = legacy.runner.files, dict(self._spec.models)
+        named = {str(Name.parse(name)) for name in found}
         offered = legacy.answer.names if legacy.answer else ()
         asked = {name: client for client in clients for name in self._list_asked(client)}
         remedy = 'add to the section "engine": "models": {"NAME": "/PATH/OF/ITS.gguf"}'
-        if not files:
+        if not files and not found:
             self._refuse("no process of it names a GGUF file", remedy)
             return ()
-        found: dict[str, str] = {}
-        for name in (*asked, *offered):
+        for name in dict.fromkeys((*asked, *offered)):
+            valid = _is_model_name(name)
+            if valid and str(Name.parse(name)) in named:
+                continue
             path = _choose_file(name, files)
-            if not path:
-                self._refuse(f"which file its model {name[:80]} is made of is not known", remedy)
-            elif _is_model_name(name):
-                found.setdefault(name, path)
-            elif name in asked:
+            if name in asked and not valid:
                 self._refuse(
                     f"{asked[name]} asks for a model by {name[:80]}, which is no name for Ollama",
                     f"have {asked[name]} ask by another name, and {remedy}",
                 )
+            elif not path and name in asked:
+                self._refuse(
+                    f"{asked[name]} asks for the model {name[:80]}, which the new one would not "
+                    "have: which file it is made of is not known",
+                    remedy,
+                )
+            elif not path and (valid or not found):
+                self._refuse(f"which file its model {name[:80]} is made of is not known", remedy)
+            elif valid:
+                found.setdefault(name, path)
         if not found and not self._refusals:
             self._refuse("by which names its clients ask for models is not known", remedy)
-        return self._make_models(found)
+        return self._make_models(found, asked)
 
-    def _make_models(self, files: Mapping[str, str]) -> tuple[Model, ...]:
-        """Models by their names; what an Ollama of the project has is never replaced."""
+    def _make_models(self, files: Mapping[str, str], asked: Mapping[str, str]) -> tuple[Model, ...]:
+        """Models by their names; what an Ollama of the project has is never replaced.
+
+        :param asked: the names that clients ask for, each with the client.
+        """
         served = {*(self._project.served or ())}
         context = self._find_context()
         made = []
         for name, path in sorted(files.items()):
+            cause = f"{self._legacy.service} offers it"
+            if name in self._spec.models:
+                cause = "models names it"
+            if name in asked:
+                cause = f"{asked[name]} asks for it"
             present = str(Name.parse(name)) in served
             if present:
                 self._refuse_unless(
@@ -394,7 +417,7 @@ class _Assembler:
                     f"{self._spec.target} has a model {name} already",
                     "to have clients use that one as it is, name its file in models",
                 )
-            made.append(Model(name=name, path=path, context=context, present=present))
+            made.append(Model(name=name, path=path, context=context, present=present, cause=cause))
         return tuple(made)
 
     def _find_context(self) -> int:
@@ -488,6 +511,14 @@ class _Assembler:
 
     def _check_space(self, models: Sequence[Model]) -> None:
         sizes = self._list_sizes(models)
+        if absent := sorted({*sizes} & {*self._project.absent}):
+            files = ", ".join(file.path for file in self._legacy.runner.files[:5])
+            named = f"; its processes name {files}" if files else ""
+            self._refuse(
+                f"it has no file {absent[0]}{named}",
+                'correct the path in the section "engine", in "models"',
+            )
+            return
         if unknown := sorted(path for path, size in sizes.items() if not size):
             self._refuse_unless(
                 "space", f"how large {unknown[0]} is cannot be read, nor whether it fits the disk"

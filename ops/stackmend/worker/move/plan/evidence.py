@@ -1,8 +1,9 @@
 """Recognises a worker that serves models by an engine of before. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from stackmend.decision import Finding
 from stackmend.worker.engines import PORTS
 from stackmend.worker.move.state import Answer, Legacy, Runner
 
@@ -88,9 +89,25 @@ def identify(
     return tuple(found.values())
 
 
-def can_interrupt(runner: Runner) -> bool:
-    """Whether a container may end an answer for the next request, whatever that asks for."""
-    return _collect(runner)[0] == "llama-cpp-python"
+def find_silent(
+    candidates: Sequence[tuple[Runner, int]], answers: Mapping[str, Answer]
+) -> Iterator[Finding]:
+    """The containers that may be a legacy worker, and were not asked what they are.
+
+    :param candidates: of :func:`list_candidates`.
+    :param answers: what they said, by their ids.
+    """
+    for runner, _ in candidates:
+        answer = answers.get(runner.id)
+        if answer is not None and answer.silence:
+            yield Finding(
+                subject=runner.service,
+                kind="not recognised",
+                cause=f"whether it is a legacy worker is not known: {answer.silence}",
+                remedy="run again when nobody uses it; or add to the section "
+                '"engine": "allow": ["busy"]',
+                blocks=False,
+            )
 
 
 def find_port(runner: Runner, engine: str) -> int:
@@ -149,7 +166,9 @@ def _read_answer(answer: Answer) -> tuple[str, list[str]]:
         evidence.append(f"{where} says that its models are owned by {owned[0]}")
     if answer.props:
         evidence.append(f"{where} describes itself at /props as llama.cpp does")
-    python = bool(owned) and owned[0] == "me" and not answer.props
+    if answer.serial:
+        evidence.append(f"{where} describes itself at /openapi.json as llama-cpp-python does")
+    python = answer.serial or (bool(owned) and owned[0] == "me" and not answer.props)
     return ("" if not evidence else "llama-cpp-python" if python else "llama.cpp"), evidence
 
 
