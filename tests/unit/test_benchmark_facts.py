@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -267,7 +268,7 @@ def test_why_there_is_no_server(sections: dict[str, Any], reason: str) -> None:
         ('{"schema_version": 1, "latest": 5}', "is not one of stackmend: latest: "),
         (
             '{"schema_version": 1, "history": [{"at": 5, "output_tps": [["", 1e13]]}]}',
-            "history.0.output_tps.0.1: must be from 0 to 1e+12; got 10000000000000.0",
+            "history[0].output_tps[0][1]: must be from 0 to 1e+12; got 10000000000000.0",
         ),
         (
             '{"schema_version": 1, "history": [{"at": 1e300, "output_tps": []}]}',
