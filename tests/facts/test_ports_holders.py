@@ -99,7 +99,7 @@ def test_many_ports_are_one_short_question() -> None:
 
 @pytest.mark.parametrize("ports", ["0", "70000", "6379/sctp", "90-80", "shop:80", [80, "x"]])
 def test_a_port_that_is_none_is_one_clear_error(ports: object) -> None:
-    with pytest.raises(FactValueError, match=r"^ports: \d: .*"):
+    with pytest.raises(FactValueError, match=r"^ports: \[\d\]: .*"):
         PortHolders().command(ports=ports)
 
 

@@ -355,9 +355,9 @@ def test_a_check_names_a_service_that_there_is(
 ) -> None:
     fine = {"kind": "tcp", "address": "127.0.0.1:80"}
     said = refused(root, web(), checks=[fine, check])
-    assert said == f"checks.1.{field}: there is no service 'api'; there are db, web"
+    assert said == f"checks[1].{field}: there is no service 'api'; there are db, web"
     both = refused(root, web(), checks=[check, fine, {**check, "name": "b"}])
-    assert both == f"{said.replace('.1.', '.0.')}; {said.replace('.1.', '.2.')}"
+    assert both == f"{said.replace('[1]', '[0]')}; {said.replace('[1]', '[2]')}"
     read(root, {**web(), "services": {"api": WEB}}, checks=[check])
     (root / "compose.override.yaml").write_text("services: {api: {image: a}}\n")
     read(root, web(), checks=[check])

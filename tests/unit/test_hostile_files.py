@@ -215,26 +215,26 @@ def settings_of(field: str, path: Path, root: Path) -> dict[str, Any]:
     keys.write_text(KEY)
     access = {"user": "ops", "public_keys": [str(keys)]}
     return {
-        "access.public_keys.0": stack(root, access={**access, "public_keys": [str(path)]}),
+        "access.public_keys[0]": stack(root, access={**access, "public_keys": [str(path)]}),
         "access.known_hosts": stack(root, access={**access, "known_hosts": str(path)}),
         "engine.key": stack(root, engine={"key": str(path)}),
         "engine.toolkit_key": stack(root, engine={"toolkit_key": str(path)}),
-        "models.wanted.0.gguf": stack(
+        "models.wanted[0].gguf": stack(
             root, models={"service": "web", "wanted": [{"name": "a", "gguf": str(path)}]}
         ),
-        "models.wanted.0.modelfile": stack(
+        "models.wanted[0].modelfile": stack(
             root, models={"service": "web", "wanted": [{"name": "a", "modelfile": str(path)}]}
         ),
     }[field]
 
 
 FIELDS = [
-    "access.public_keys.0",
+    "access.public_keys[0]",
     "access.known_hosts",
     "engine.key",
     "engine.toolkit_key",
-    "models.wanted.0.gguf",
-    "models.wanted.0.modelfile",
+    "models.wanted[0].gguf",
+    "models.wanted[0].modelfile",
 ]
 
 
@@ -265,7 +265,7 @@ def test_a_file_that_is_not_there_is_told_before_contact(root: Path, field: str)
 def test_a_home_that_nobody_has(root: Path, field: str) -> None:
     if field.startswith("models"):
         (root.parent / "Modelfile").write_text("FROM ~nobody-of-that-name/a.gguf\n")
-        field, path = "models.wanted.0.modelfile", root.parent / "Modelfile"
+        field, path = "models.wanted[0].modelfile", root.parent / "Modelfile"
     else:
         path = Path("~nobody-of-that-name/named.pub")
     said = problem(settings_of(field, path, root))
@@ -279,8 +279,8 @@ def test_what_a_modelfile_names(root: Path, kind: str, line: str) -> None:
     modelfile = root.parent / "Modelfile"
     modelfile.write_text(f"{line}\n")
     KINDS[kind][0](root.parent / "own.gguf")
-    said = problem(settings_of("models.wanted.0.modelfile", modelfile, root))
-    assert said.startswith("stack.models.wanted.0.modelfile: ")
+    said = problem(settings_of("models.wanted[0].modelfile", modelfile, root))
+    assert said.startswith("stack.models.wanted[0].modelfile: ")
     assert any(word in said for word in KINDS[kind][1])
 
 
@@ -302,7 +302,7 @@ def test_what_a_modelfile_names(root: Path, kind: str, line: str) -> None:
 def test_a_modelfile_of_any_content(root: Path, content: bytes) -> None:
     modelfile = root.parent / "Modelfile"
     modelfile.write_bytes(content)
-    settings = settings_of("models.wanted.0.modelfile", modelfile, root)
+    settings = settings_of("models.wanted[0].modelfile", modelfile, root)
     with contextlib.suppress(SpecError):
         check({"stack": settings})
         return

@@ -442,4 +442,4 @@ def test_models_that_are_made_from_each_other_are_told_before_any_host_is_contac
     check(policy(c="b", b="a", d="d"))
     with pytest.raises(ModelSourceProblem) as raised:
         check(policy(x="a", a="b", b="C:latest", c="A"))
-    assert str(raised.value).startswith("models.wanted.1.modelfile: a:latest is made from ")
+    assert str(raised.value).startswith("models.wanted[1].modelfile: a:latest is made from ")

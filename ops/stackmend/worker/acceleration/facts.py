@@ -19,6 +19,7 @@ from stackmend.connection import (
     read_script,
     script,
 )
+from stackmend.problems import join_problems
 from stackmend.redaction import format_safe_line
 from stackmend.worker.acceleration.serverlog import parse_log
 from stackmend.worker.acceleration.spec import AccelerationSpec
@@ -95,15 +96,14 @@ class Acceleration(FactBase[WorkerAcceleration]):
             spec = AccelerationSpec.model_validate(
                 {
                     "project": project,
-                    "service": service,
-                    "endpoint": endpoint or None,
+                    # Of the two it is the endpoint that is read.
+                    **({"endpoint": endpoint} if endpoint else {"service": service}),
                     "minutes": int(minutes),
                     "samples": int(samples),
                 }
             )
         except ValidationError as error:
-            first = error.errors()[0]
-            raise FactValueError(f"{first['loc'][0]}: {first['msg']}") from None
+            raise FactValueError(join_problems(error)) from None
         place = spec.endpoint
         # A GPU that hangs is waited for on the host and in the container.
         self.limit = 2 * PROBE_TIMEOUT + spec.samples
