@@ -238,6 +238,22 @@ def test_the_log_has_each_load_and_each_request(server: Server) -> None:
     assert all(call.client and call.seconds > 0 for call in log.calls)
 
 
+def test_when_a_model_is_to_be_unloaded_changes_with_a_request_alone(server: Server) -> None:
+    def ask() -> None:
+        server.answer("/api/chat", model=MODEL, messages=USER, options=GREEDY, stream=False)
+
+    def read() -> str:
+        (model,) = server.listed("/api/ps").values()
+        return str(model["expires_at"])
+
+    ask()
+    first = read()
+    time.sleep(0.2)
+    assert read() == first
+    ask()
+    assert moment(read()) > moment(first)
+
+
 def test_a_model_is_unloaded_after_its_time(server: Server) -> None:
     server.answer(
         "/api/chat", model=MODEL, messages=USER, options=GREEDY, stream=False, keep_alive="1s"

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,6 @@ class Routes:
 
     async def ps(self, request: Request) -> Response:
         """`GET /api/ps`"""
-        now = time.time()
         return json_answer(
             {
                 "models": [
@@ -100,7 +98,7 @@ class Routes:
                         "size": runner.model.size,
                         "digest": runner.model.digest,
                         "details": _details(runner.model),
-                        "expires_at": time_of(now + runner.left),
+                        "expires_at": time_of(runner.ended + runner.keep),
                         "size_vram": runner.vram,
                         "context_length": runner.num_ctx,
                     }

@@ -52,6 +52,7 @@ class Runner:
     + users: requests that are at it
     + keep: seconds it stays once nobody is at it
     + since: when the last request ended, on the monotonic clock
+    + ended: the same in seconds since 1970
     """
 
     model: Model
@@ -62,6 +63,7 @@ class Runner:
     users: int = 0
     keep: float = 0.0
     since: float = field(default_factory=time.monotonic)
+    ended: float = field(default_factory=time.time)
 
     @property
     def idle(self) -> bool:
@@ -240,7 +242,7 @@ class Engine:
     async def _leave(self, runner: Runner) -> None:
         async with self._changed:
             runner.users -= 1
-            runner.since = time.monotonic()
+            runner.since, runner.ended = time.monotonic(), time.time()
             if runner.idle and runner.keep <= 0:
                 self._unload(runner)
             elif math.isfinite(runner.keep):
