@@ -130,9 +130,11 @@ def test_a_minimum_that_is_not_reached_fails_without_a_request(stack: PacedStack
     stack.clear_log()
     result = stack.run(minimum=5000)
     assert result.run.rc != 0
-    (finding,) = [row for row in result.all("findings") if row["blocks"]]
+    blocking = [row for row in result.all("findings") if row["blocks"]]
+    assert len(blocking) == 1, blocking
+    finding = blocking[0]
     assert finding["kind"] == "below minimum"
-    assert "less than 5000" in finding["cause"]
+    assert "less than 5,000" in finding["cause"]
     assert stack.count_inference() == 0
 
 
