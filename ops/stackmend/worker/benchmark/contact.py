@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from stackmend.connection import HTTPClient, HTTPResponse
     from stackmend.worker.benchmark.endpoint import Endpoint
 
-#: Round trips of which the least counts, and connections beside them.
-ROUND_TRIPS, CONNECTIONS = 9, 3
+#: Round trips of which the least counts, to each of two paths.
+ROUND_TRIPS = 5
+
+#: A path that nothing has: a server says so without asking anybody.
+NOWHERE = "/stackmend-round-trip"
 
 #: Bytes that an answer may have that comes at once.
 MOST_BYTES = 4 << 20
@@ -46,45 +49,33 @@ def measure_rtt(host: Host, endpoint: Endpoint) -> float:
 def measure_round_trips(client: HTTPClient, endpoint: Endpoint, path: str) -> float:
     """As :func:`measure_rtt`, with a client that is open already.
 
-    A request takes a round trip and what the server does for it, on a connection that exists; to
-    connect takes a round trip and what the host does for it. Neither is part of the way, so that
-    the lesser one counts.
+    A request takes a round trip and what the server does for it, which is no part of the way: one
+    for a path that it has not is asked as well, and the least of all counts. What connecting takes
+    is in none of them.
 
     :param client: of the server.
     :param endpoint: the server.
     :param path: of a request that it answers at once.
     :raises StepError: it does not answer.
     """
-    trips = [_measure_trip(client, endpoint, path, connected=False) for _ in range(CONNECTIONS)]
-    trips += [_measure_trip(client, endpoint, path) for _ in range(ROUND_TRIPS)]
-    return min(seconds for trip in trips for seconds in trip)
+    paths = [each for _ in range(ROUND_TRIPS) for each in (path, NOWHERE)]
+    return min(_measure_trip(client, endpoint, each) for each in paths)
 
 
-def _measure_trip(
-    client: HTTPClient, endpoint: Endpoint, path: str, *, connected: bool = True
-) -> list[float]:
-    """Seconds of one request, and of connecting where that was needed.
-
-    :param connected: whether the connection is left open for the next request.
-    """
+def _measure_trip(client: HTTPClient, endpoint: Endpoint, path: str) -> float:
+    """Seconds of one request, from when it is sent on a connection that exists."""
     moments: dict[str, float] = {}
 
     def note_event(event: str, _: Any) -> None:
         moments[event] = time.monotonic()
 
-    headers = {} if connected else {"Connection": "close"}
     try:
-        with client.stream(
-            "GET", path, headers=headers, timeout=SOON, extensions={"trace": note_event}
-        ) as answer:
+        with client.stream("GET", path, timeout=SOON, extensions={"trace": note_event}) as answer:
             came = connection.read_arrival(answer)
             _read_soon(answer)
     except connection.HTTPError as error:
         raise StepError(f"{endpoint} does not answer: {error}; start it, then run again") from error
-    took = [came - moments["http11.send_request_body.started"]]
-    if (began := moments.get("connection.connect_tcp.started")) is not None:
-        took.append(moments["connection.connect_tcp.complete"] - began)
-    return took
+    return came - moments["http11.send_request_body.started"]
 
 
 def get_soon(client: HTTPClient, path: str) -> bytes:
