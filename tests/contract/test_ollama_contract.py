@@ -234,8 +234,10 @@ def test_the_log_has_each_load_and_each_request(server: Server) -> None:
     assert [load.context for load in log.loads] == [512, 1024]
     assert all(load.seconds is not None and load.model.startswith("sha256-") for load in log.loads)
     assert len({load.model for load in log.loads}) == 1
-    assert [(call.path, call.status) for call in log.calls] == [("/api/chat", 200)] * 2
-    assert all(call.client and call.seconds > 0 for call in log.calls)
+    # A line of what was asked before may come late.
+    calls = [call for call in log.calls if call.path == "/api/chat"]
+    assert [call.status for call in calls] == [200] * 2
+    assert all(call.client and call.seconds > 0 for call in calls)
 
 
 def test_when_a_model_is_to_be_unloaded_changes_with_a_request_alone(server: Server) -> None:
