@@ -166,6 +166,21 @@ def test_a_repair_is_complete_and_final_and_changes_only_what_is_wrong(
         assert rest == {key: value for key, value in body.items() if key != "environment"}
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(TARGETS)), st.sampled_from(["localhost", "127.0.0.1"]), st.data())
+def test_loopback_for_what_a_service_waits_for_is_corrected(
+    name: str, host: str, data: st.DataObject
+) -> None:
+    drawn = data.draw(st.sampled_from(TARGETS[name][1]))
+    right, wrong = (
+        {key: value.replace("{}", of) for key, value in drawn.items()} for of in (name, host)
+    )
+    app = {"image": "example/app:1", "environment": wrong, "depends_on": {name: {}}}
+    mended = mend(project({name: TARGETS[name][0], "app": app}))
+    assert mended["services"]["app"]["environment"] == right
+    assert [one for one in judge(mended) if one.status != "right"] == []
+
+
 #: Other hosts in an address that is right, by what was there.
 BREAKS = {
     "localhost": lambda host: "localhost",

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from stackmend.addresses import make_override
+from stackmend.addresses.state import Running, RunningService
 from tests.unit.addresses_world import (
     RIGHT,
     findings,
@@ -50,6 +51,24 @@ def test_nothing_is_found_in_a_right_stack(path: Path) -> None:
     doubtful = {subject for subject, status, *_ in found if status == "ambiguous"}
     assert doubtful == AMBIGUOUS.get(path.name, set())
     assert make_override(judge(config), config, read_files(path)).content == b""
+
+
+#: Names that no service has: a host says that they do not resolve, and they are never rewritten.
+NOBODYS = {
+    "extra_hosts_webui": {"open-webui.OLLAMA_BASE_URLS"},
+    "redis_replicas": {"web.OTHER_REDIS"},
+    "supabase": {"auth.GOTRUE_SMTP_HOST"},
+}
+
+
+@pytest.mark.parametrize("path", RIGHT, ids=lambda path: path.name)
+def test_nothing_is_found_where_the_names_of_a_right_stack_alone_resolve(path: Path) -> None:
+    config = unescape(read_resolved(path))
+    names = {one.address.host: False for one in judge(config) if one.reason == "unknown-name"}
+    running = Running(services={key: RunningService(names=names) for key in config["services"]})
+    found = judge(config, running)
+    assert {one.subject for one in found if one.status == "wrong"} == NOBODYS.get(path.name, set())
+    assert not [one.subject for one in found if one.correctable]
 
 
 FIELD = yaml.safe_load((Path(__file__).parent / "right_field.yaml").read_text(encoding="utf-8"))
