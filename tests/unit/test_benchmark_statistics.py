@@ -411,6 +411,11 @@ def test_noise_never_trips(kind: str) -> None:
     assert tripped == []
 
 
+def test_wild_noise_is_marked() -> None:
+    found = [summarize(measure(Noise(seed=seed, **NOISES["wild"]))) for seed in range(20)]
+    assert [seed for seed, levels in enumerate(found) if not any(x.noisy for x in levels)] == []
+
+
 @pytest.mark.parametrize("kind", ["steady", "unsteady"])
 def test_a_slowdown_of_thirty_percent_always_trips(kind: str) -> None:
     """1 / 0.7: each token takes 43 % longer."""

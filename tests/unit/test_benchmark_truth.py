@@ -18,7 +18,10 @@ from stackmend.worker.benchmark.learning import Prepared, prepare
 from stackmend.worker.benchmark.loading import release
 from stackmend.worker.benchmark.loads import count_all_requests
 from stackmend.worker.benchmark.measuring import measure
-from stackmend.worker.benchmark.state import Conditions, Load
+from stackmend.worker.benchmark.spec import Limits
+from stackmend.worker.benchmark.state import Conditions, Load, Summary
+from stackmend.worker.benchmark.statistics import compare as compare_runs
+from stackmend.worker.benchmark.statistics import summarize as summarize_level
 from tests import paced
 from tests.calm import exactly, urgency
 from tests.connected import local
@@ -174,6 +177,24 @@ def test_a_measurement(here: Host, server: Paced, endpoint: Endpoint) -> None:
     # Every prompt of it all is another one, from its first words on.
     prompts = [record.prompt for record in server.read_records()]
     assert len({" ".join(prompt.split()[:4]) for prompt in prompts}) >= len(prompts) - 1
+
+
+@exactly
+@pytest.mark.parametrize(("slower", "trips"), [(1.0, 0), (1 / 0.7, 20)])
+def test_a_slowdown_of_thirty_percent_trips_each_time_and_nothing_else(
+    here: Host, server: Paced, endpoint: Endpoint, slower: float, trips: int
+) -> None:
+    profile = SHORT.model_copy(update={"concurrency": (1,), "output_tokens": 16})
+    known = prepare(here, endpoint, profile)
+
+    def run(tpot: float) -> list[Summary]:
+        server.set(ttft=0.005, tpot=tpot)
+        levels = measure(here, endpoint, profile, prepared=known)
+        return [summarize_level(level, Limits(), known.rtt) for level in levels]
+
+    before = run(0.004)
+    found = [compare_runs(before, run(0.004 * slower), 0.1) for _ in range(20)]
+    assert sum(any(row.outcome == "worse" for row in rows) for rows in found) == trips
 
 
 def test_two_servers_take_turns(here: Host, server: Paced, endpoint: Endpoint) -> None:
