@@ -60,6 +60,14 @@ class PacedStack:
         self.pace: dict[str, Any] = {"ttft": 0.05, "tpot": 0.02, "slots": 8, "model": "paced:1b"}
         self.version, self.digest, self.threads, self.replicas = "0.33.0", "a" * 64, 4, 1
 
+    @classmethod
+    def stand(cls, host: LabHost, directory: Path) -> PacedStack:
+        """One that runs on a host that nothing else seems to use."""
+        stack = cls(host, directory)
+        stack.up()
+        stack.quiet()
+        return stack
+
     def up(self) -> None:
         """Have it run as its fields say, and wait until it answers."""
         source = paced.SERVER.read_text(encoding="utf-8")

@@ -18,10 +18,7 @@ from tests.lab.models_runs import Result
 @pytest.fixture(scope="module")
 def stack(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> PacedStack:
     """One server for all; each test leaves a result that holds."""
-    stack = PacedStack(lab.take(1)[0], tmp_path_factory.mktemp("paced"))
-    stack.up()
-    stack.quiet()
-    return stack
+    return PacedStack.stand(lab.take(1)[0], tmp_path_factory.mktemp("paced"))
 
 
 def measured(result: Result) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -49,11 +49,8 @@ def reconciling(spec: BenchmarkSpec, monkeypatch: pytest.MonkeyPatch) -> Iterato
         yield room, reported
 
 
-def test_whom_a_measurement_would_disturb_is_asked_once_it_has_its_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Somebody begins to use the server while another measurement of this run has the turn."""
-    busy = threading.Event()
+def show_slots(busy: threading.Event) -> Callable[[Wire, Asked], None]:
+    """A llama.cpp server whose one slot is at work while it is said to be."""
 
     def get(wire: Wire, asked: Asked) -> None:
         if asked.path == "/v1/models":
@@ -63,7 +60,16 @@ def test_whom_a_measurement_would_disturb_is_asked_once_it_has_its_turn(
         else:
             describe(wire, asked)
 
-    with serving(answer, get) as served:
+    return get
+
+
+def test_whom_a_measurement_would_disturb_is_asked_once_it_has_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Somebody begins to use the server while another measurement of this run has the turn."""
+    busy = threading.Event()
+
+    with serving(answer, show_slots(busy)) as served:
         spec = BenchmarkSpec(
             target="openai", endpoint=f"http://127.0.0.1:{served.port}/v1", model="m"
         )
@@ -93,15 +99,7 @@ def test_what_this_run_asks_of_a_shared_server_refuses_nobody(
     busy = threading.Event()
     busy.set()
 
-    def get(wire: Wire, asked: Asked) -> None:
-        if asked.path == "/v1/models":
-            wire.json({"data": [{"id": "m", "owned_by": "llamacpp"}]})
-        elif asked.path == "/slots":
-            wire.json([{"id": 0, "is_processing": busy.is_set()}])
-        else:
-            describe(wire, asked)
-
-    with serving(answer, get) as served:
+    with serving(answer, show_slots(busy)) as served:
         spec = BenchmarkSpec(
             target="openai", endpoint=f"http://127.0.0.1:{served.port}/v1", model="m"
         )
