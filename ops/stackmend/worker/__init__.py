@@ -301,7 +301,7 @@ def engine(
     ``busy``. A move that is over follows ``settings``, ``image`` and ``keep_legacy``; another
     ``service``, ``client``, ``models`` or ``target``, or a ``margin`` that was not reached, is
     refused then. One that is under way is taken back where these changed, and the operation fails;
-    the next run begins anew.
+    the next run begins again.
 
     One of the two answers at every moment. Clients end what they have under way within their own
     ``stop_grace_period``. A run that is cut short is continued, or taken back, by the next one.

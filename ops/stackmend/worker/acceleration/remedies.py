@@ -84,12 +84,12 @@ def restart(policy: AccelerationPolicy, state: WorkerAcceleration) -> str:
 
 
 def recreate(state: WorkerAcceleration) -> str:
-    """How the server's container is made anew, of all files that its stack consists of.
+    """How the server's container is recreated, of all files that its stack consists of.
 
     :param state: what the server computes with.
     """
     name = state.container.name if state.container else ""
-    return f"docker rm -f {name}, then run deploy/site.py, which makes the container anew"
+    return f"docker rm -f {name}, then run deploy/site.py, which recreates the container"
 
 
 def reserve(policy: AccelerationPolicy, accelerators: Accelerators, vendor: Vendor) -> str:
