@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -30,6 +31,7 @@ from stackmend.models.state import (
     Recorded,
     Registry,
     RegistryAnswer,
+    StoredModel,
     StoreState,
 )
 from tests.unit.models_world import UNREACHABLE, found, hexed, layers, problem, stored
@@ -55,18 +57,9 @@ def worlds(draw: Any) -> tuple[ModelsSpec, StoreState, Registry]:
         if draw(st.integers(0, 3)) == 0:
             mirrored = Name.parse(SOURCE.format(name))
             models.append(stored(name, draw(versions)).model_copy(update={"name": mirrored}))
-    problems = [
-        broke.model_copy(
-            update={
-                "models": tuple(
-                    str(model.name)
-                    for model in models
-                    if any(x.digest == broke.digest for x in model.layers or ())
-                )
-            }
-        )
-        for broke in (problem(name, draw(kinds), version=present[name]) for name in broken)
-    ]
+    problems = name_models(
+        [problem(name, draw(kinds), version=present[name]) for name in broken], models
+    )
     record = {
         str(Name.parse(text)): Recorded(digest=hexed(f"manifest {name} {draw(versions)}"))
         for name in NAMES
@@ -119,6 +112,23 @@ def worlds(draw: Any) -> tuple[ModelsSpec, StoreState, Registry]:
     return desired, state, answers
 
 
+def name_models(
+    problems: Iterable[BlobProblem], models: Collection[StoredModel]
+) -> list[BlobProblem]:
+    """The problems of blobs that models need, with the models that need them now."""
+    needing = {
+        x.digest: tuple(
+            str(model.name)
+            for model in models
+            if any(layer.digest == x.digest for layer in model.layers or ())
+        )
+        for x in problems
+    }
+    return [
+        x.model_copy(update={"models": needing[x.digest]}) for x in problems if needing[x.digest]
+    ]
+
+
 def execute(decided: Plan, state: StoreState) -> StoreState:
     """The server as a plan's actions leave it."""
     models = {model.name.key: model for model in state.models}
@@ -155,10 +165,9 @@ def execute(decided: Plan, state: StoreState) -> StoreState:
                 record = drop_entries(record, [str(action.name)])
             case UpdateRecord():
                 record = drop_entries(record, action.dropped)
-    needed = {layer.digest for model in models.values() for layer in model.layers or ()}
     return make_state(
         models.values(),
-        [problem for problem in problems if problem.digest in needed],
+        name_models(problems, models.values()),
         record.models,
         free=state.free,
     )
