@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from stackmend import controller_files
 from stackmend.access.keys import read_public_keys
@@ -26,15 +26,28 @@ class SpecError(ValueError):
     """The settings are wrong; one problem a line, each with the field's full path."""
 
 
+def _check_metrics(value: Path) -> Path:
+    if value.suffix != ".prom":
+        raise ValueError("must end with .prom: the node exporter reads no other file")
+    return value
+
+
 class Report(BaseModel):
     """Where the record of a run is written.
 
     :param directory: on the controller; ``var/reports`` below the working directory by default.
+    :param metrics: a file on the controller whose name ends with ``.prom``, in a directory that is
+        there: for the textfile collector of Prometheus' node exporter; none is written by default.
+
+    Example::
+
+        report = {"metrics": "/var/lib/prometheus/node-exporter/stackmend.prom"}
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     directory: LocalPath | None = None
+    metrics: Annotated[LocalPath, AfterValidator(_check_metrics)] | None = None
 
 
 class Machine(BaseModel):
@@ -156,6 +169,10 @@ def _read_files(found: Machine) -> None:
     """
     if found.access is not None:
         read_public_keys(found.access.public_keys, "access.public_keys")
+    if (metrics := found.report.metrics) is not None:
+        parent = controller_files.expand(metrics).parent
+        if not parent.is_dir():
+            raise Problem(f"report.metrics: there is no directory {show(str(parent))}; make it")
     for field, path in _list_files(found):
         try:
             if path is not None:

@@ -1089,7 +1089,7 @@ def test_the_samples_of_every_profile_can_be_kept_and_shown(tmp_path: Path) -> N
         measurement = result.measurement.model_copy(update={"levels": levels})
         path = tmp_path / f"{count}.json"
         written = result.model_copy(update={"measurement": measurement})
-        store.write.write_json(path, written.model_dump(mode="json"))
+        store.files.write_json(path, written.model_dump(mode="json"))
         sizes.append((len(store._dump(measurement)), path.stat().st_size))
     (kept, shown) = ((after - before) / 1000 for before, after in zip(*sizes, strict=True))
     assert kept * most < store.LONGEST

@@ -97,7 +97,7 @@ def filled(model: type[BaseModel], texts: Iterator[str]) -> dict[str, Any]:
 
 
 def concluded(texts: list[str], secrets: set[str], mode: str) -> tuple[Any, str, str]:
-    """A record of these texts at the end of a run: its file, the words, the words and a table."""
+    """A record of these texts at the end of a run: its file, the words and metrics, a table."""
     data = filled(RunRecord, itertools.cycle(texts))
     times = {"started": NOW, "ended": NOW, "mode": mode, "complete": False}
     made = RunRecord.model_validate(data | times)
@@ -106,12 +106,17 @@ def concluded(texts: list[str], secrets: set[str], mode: str) -> tuple[Any, str,
         patch.setattr(write, "build", lambda run, ended: made)
         patch.setattr(write, "find_directory", lambda run: Path(where))
         patch.setattr(write, "get_secrets", lambda: frozenset(secrets))
+        asked = {"stack": {"report": {"metrics": "out.prom"}}}
+        state = SimpleNamespace(cwd=where, inventory=[SimpleNamespace(name="web", data=asked)])
         for out in shown:
+            run: Any = SimpleNamespace(id="abc123", endings={}, state=state)
             with contextlib.redirect_stderr(out):
-                path = write.conclude(SimpleNamespace(id="abc123", endings={}))  # type: ignore[arg-type]
+                path = write.conclude(run)
             assert path is not None, out.getvalue()
         words, table = (out.getvalue().replace(where, "") for out in shown)
-        return json.loads((Path(where) / "latest.json").read_text()), words, table
+        metrics = [(Path(where) / name).read_text() for name in ("out.prom", ".out.prom.json")]
+        written = json.loads((Path(where) / "latest.json").read_text())
+        return written, "\n".join([words, *metrics]), table
 
 
 def test_each_text_of_a_record_is_tried() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -11,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from stackmend.connection import signals
 from stackmend.redaction import format_safe_line, get_secrets
-from stackmend.reporting import summary
+from stackmend.reporting import files, summary
 from stackmend.reporting.clean import clean
 from stackmend.reporting.state import OperationRecord, Outcome, RunRecord
 
@@ -50,11 +48,25 @@ def conclude(run: Run) -> Path | None:
             path = save(data, find_directory(run), record.ended, run.id)
         except OSError as error:
             print(f"--> stackmend: the report could not be written: {error}", file=sys.stderr)
+        _write_metrics(run, record)
         summary.show(record, path, sys.stderr)
     except Exception as error:  # the report must never be what breaks the end of a run
         print(f"--> stackmend: no report: {format_safe_line(repr(error))}", file=sys.stderr)
         return None
     return path
+
+
+def _write_metrics(run: Run, record: RunRecord) -> None:
+    if not (chosen := _find_setting(run, "metrics")):
+        return
+    from stackmend.reporting import textfile
+
+    path = Path(run.state.cwd or ".") / Path(chosen).expanduser()
+    try:
+        textfile.write(path, record, {host.name for host in run.state.inventory})
+    except (OSError, ImportError) as error:
+        # They tell of a run; they fail none.
+        print(f"--> stackmend: the metrics could not be written: {error}", file=sys.stderr)
 
 
 def _show_endings(run: Run) -> None:
@@ -117,9 +129,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
 
 def find_directory(run: Run) -> Path:
     """Where the records go: ``STACKMEND_REPORTS``, the inventory's setting, or ``var/reports``."""
-    chosen = os.environ.get("STACKMEND_REPORTS") or next(
-        filter(None, map(_get_setting, run.state.inventory)), "var/reports"
-    )
+    chosen = os.environ.get("STACKMEND_REPORTS") or _find_setting(run, "directory") or "var/reports"
     return Path(run.state.cwd or ".") / Path(chosen).expanduser()
 
 
@@ -134,34 +144,12 @@ def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Pat
     Raises ``OSError`` where it cannot be written. Of its own records it keeps the newest 1000.
     """
     path = where / f"{ended.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run}.json"
-    write_json(path, data)
+    files.write_json(path, data)
     link = where / f".{path.name}.tmp"
     link.symlink_to(path.name)
     link.replace(where / "latest.json")
     _prune(where)
     return path
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write data so that a reader sees all of it or nothing.
-
-    :param path: the file; its directory is made if it is missing
-    :param data: what it is to hold
-
-    Raises ``OSError`` where it cannot be written.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            json.dump(data, file, indent=1, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.rename(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def _build_operations(run: Run, host: Host) -> list[OperationRecord]:
@@ -263,12 +251,17 @@ def _locate(run: Run, host: Host) -> str:
     return operation
 
 
-def _get_setting(host: Host) -> str:
+def _find_setting(run: Run, field: str) -> str:
+    """A field of ``report``, of the first host that has it; empty where none does."""
+    return next(filter(None, (_get_setting(host, field) for host in run.state.inventory)), "")
+
+
+def _get_setting(host: Host, field: str) -> str:
     stack = host.data.get("stack")
     section = stack.get("report") if isinstance(stack, Mapping) else getattr(stack, "report", None)
     if isinstance(section, Mapping):
-        return str(section.get("directory") or "")
-    return str(getattr(section, "directory", None) or "")
+        return str(section.get(field) or "")
+    return str(getattr(section, field, None) or "")
 
 
 def _prune(where: Path) -> None:

@@ -18,7 +18,7 @@ from stackmend import connection, reporting
 from stackmend.answers import read_json
 from stackmend.errors import StepError
 from stackmend.redaction import get_secrets
-from stackmend.reporting import write
+from stackmend.reporting import files, write
 from stackmend.reporting.clean import clean, find_own_words
 from stackmend.worker.benchmark import commands
 from stackmend.worker.benchmark.spec import ROOT, BenchmarkSpec
@@ -237,7 +237,7 @@ def collect(host: Host, slug: str, result: Result) -> Path | None:
         return None
     try:
         data = clean(result.model_dump(mode="json"), get_secrets(), _list_fixed())
-        write.write_json(path, data)
+        files.write_json(path, data)
     except OSError as error:
         reason = f"cannot write the result to {path}: {error.strerror}"
         raise StepError(f"{reason}; make it writable, then run again") from error
