@@ -40,6 +40,9 @@ SHORTEST_LINE = 8
 #: Keys of a host's data whose plain text is secret as well: those of pyinfra's connectors.
 PASSWORD_KEY = re.compile(r"password$")
 
+#: Paths of addresses that whoever knows them can send to.
+SECRET_PATH = re.compile(r"(^|\.)report\.(ping|notify(\.[0-9]+)?)$")
+
 #: How deep settings are looked through for secrets, and how much of one value.
 DEEPEST, MOST = 64, 100_000
 
@@ -201,9 +204,10 @@ def find_secrets(
 ) -> Iterator[tuple[str, str]]:
     """Yield (path, value) for whatever is given as secret anywhere inside settings.
 
-    A secret is a ``pydantic.SecretStr`` or ``SecretBytes``, a ``HiddenValue`` of pyinfra, and the
-    plain text of a key that ends in ``password``. Nothing is validated yet: what holds itself, is
-    without end or fails when it is asked holds no secret that settings can have.
+    A secret is a ``pydantic.SecretStr`` or ``SecretBytes``, a ``HiddenValue`` of pyinfra, the plain
+    text of a key that ends in ``password``, and each address in a ``report``. Nothing is validated
+    yet: what holds itself, is without end or fails when it is asked holds no secret that settings
+    can have.
     """
     # Each value is looked at once: one that stands in many places may be many when written out.
     visited = {} if _visited is None else _visited
@@ -220,10 +224,9 @@ def find_secrets(
         yield path, revealed
     for key, item in items:
         below = f"{path}.{_format_key(key)}" if path else _format_key(key)
-        if (
-            issubclass(type(item), str)
-            and issubclass(type(key), str)
-            and PASSWORD_KEY.search(str.__str__(key))
+        if issubclass(type(item), str) and (
+            (issubclass(type(key), str) and PASSWORD_KEY.search(str.__str__(key)))
+            or SECRET_PATH.search(below)
         ):
             yield below, str.__str__(item)
         else:

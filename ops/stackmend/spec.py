@@ -3,8 +3,16 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from stackmend import controller_files
 from stackmend.access.keys import read_public_keys
@@ -32,22 +40,43 @@ def _check_metrics(value: Path) -> Path:
     return value
 
 
+def _check_ping(value: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        right = False
+    if not right or not value.get_secret_value().isascii() or " " in value.get_secret_value():
+        raise ValueError("must be an address that begins with http:// or https://")
+    return value
+
+
 class Report(BaseModel):
     """Where the record of a run is written.
 
     :param directory: on the controller; ``var/reports`` below the working directory by default.
     :param metrics: a file on the controller whose name ends with ``.prom``, in a directory that is
         there: for the textfile collector of Prometheus' node exporter; none is written by default.
+    :param notify: whom to tell of a change, as addresses of
+        `Apprise <https://github.com/caronc/apprise/wiki>`_: at most 20. They are secret.
+    :param ping: the address of a dead man's switch in the protocol of healthchecks.io, which hears
+        how each run ended. It is secret.
 
     Example::
 
-        report = {"metrics": "/var/lib/prometheus/node-exporter/stackmend.prom"}
+        report = {
+            "metrics": "/var/lib/prometheus/node-exporter/stackmend.prom",
+            "notify": ["mailtos://user:password@example.com"],
+            "ping": "https://hc-ping.com/00000000-0000-4000-8000-000000000000",
+        }
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     directory: LocalPath | None = None
     metrics: Annotated[LocalPath, AfterValidator(_check_metrics)] | None = None
+    notify: tuple[SecretStr, ...] = Field(default=(), max_length=20)
+    ping: Annotated[SecretStr, AfterValidator(_check_ping)] | None = None
 
 
 class Machine(BaseModel):
@@ -173,6 +202,7 @@ def _read_files(found: Machine) -> None:
         parent = controller_files.expand(metrics).parent
         if not parent.is_dir():
             raise Problem(f"report.metrics: there is no directory {show(str(parent))}; make it")
+    _check_targets(found.report)
     for field, path in _list_files(found):
         try:
             if path is not None:
@@ -189,6 +219,15 @@ def _read_files(found: Machine) -> None:
             name = record_path(found.project, found.models.service, found.models.endpoint)
             if len(name.rpartition("/")[2]) > NAME_MAX:
                 raise Problem("project: too long for a file of its models; choose a shorter one")
+
+
+def _check_targets(report: Report) -> None:
+    for number, url in enumerate(report.notify):
+        # Apprise costs more to import than all that a run needs which tells nobody.
+        from stackmend.reporting import targets
+
+        if reason := targets.check(url.get_secret_value()):
+            raise Problem(f"report.notify[{number}]: {reason}")
 
 
 def _list_files(found: Machine) -> Iterator[tuple[str, Path | None]]:

@@ -1,11 +1,17 @@
 """Files of this machine that a reader finds whole or not at all."""
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
+
+#: Seconds for which another run may keep a file.
+BUSY = 15.0
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -28,3 +34,24 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Keep other runs from a file while it is read, changed and written.
+
+    :param path: the file; the lock lies hidden beside it, and is free once its process has ended.
+
+    Raises ``OSError`` where another run keeps it for fifteen seconds.
+    """
+    with path.with_name(f".{path.name}.lock").open("a") as file:
+        until = time.monotonic() + BUSY
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise BlockingIOError(f"another run keeps {path}") from None
+                time.sleep(0.1)
+        yield

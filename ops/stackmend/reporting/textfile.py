@@ -6,10 +6,7 @@ moment, without timestamps. What it is made from lies hidden beside it, so that 
 
 from __future__ import annotations
 
-import fcntl
-import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +17,6 @@ from stackmend.answers import read_json
 if TYPE_CHECKING:
     from stackmend.reporting.metrics import History
     from stackmend.reporting.state import RunRecord
-
-#: Seconds for which another run may keep the file.
-BUSY = 10.0
 
 #: Bytes of what is known of very many hosts.
 MAXIMUM = 16 * 1024**2
@@ -46,7 +40,7 @@ def write(path: Path, record: RunRecord, inventory: Collection[str]) -> None:
     if not path.parent.is_dir():
         raise NotADirectoryError(f"there is no directory {path.parent}")
     kept = path.with_name(f".{path.name}.json")
-    with _lock(path.with_name(f".{path.name}.lock")):
+    with files.lock(path):
         history = metrics.update(_read(kept), record, inventory)
         files.write_json(kept, history.model_dump(mode="json"))
         registry = CollectorRegistry()
@@ -63,18 +57,3 @@ def _read(path: Path) -> History:
         return History.model_validate(read_json(controller_files.read(path, MAXIMUM), MAXIMUM))
     except ValueError:
         return History()
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        until = time.monotonic() + BUSY
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise BlockingIOError(f"another run keeps {path}") from None
-                time.sleep(0.1)
-        yield

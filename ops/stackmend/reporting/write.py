@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from stackmend.connection import signals
 from stackmend.redaction import format_safe_line, get_secrets
 from stackmend.reporting import files, summary
@@ -49,6 +51,7 @@ def conclude(run: Run) -> Path | None:
         except OSError as error:
             print(f"--> stackmend: the report could not be written: {error}", file=sys.stderr)
         _write_metrics(run, record)
+        _notify(run, record, path)
         summary.show(record, path, sys.stderr)
     except Exception as error:  # the report must never be what breaks the end of a run
         print(f"--> stackmend: no report: {format_safe_line(repr(error))}", file=sys.stderr)
@@ -61,12 +64,33 @@ def _write_metrics(run: Run, record: RunRecord) -> None:
         return
     from stackmend.reporting import textfile
 
-    path = Path(run.state.cwd or ".") / Path(chosen).expanduser()
+    path = Path(run.state.cwd or ".") / Path(str(chosen)).expanduser()
     try:
         textfile.write(path, record, {host.name for host in run.state.inventory})
     except (OSError, ImportError) as error:
         # They tell of a run; they fail none.
         print(f"--> stackmend: the metrics could not be written: {error}", file=sys.stderr)
+
+
+def _notify(run: Run, record: RunRecord, path: Path | None) -> None:
+    """Who ends a run by a signal knows of it, and waits for its end."""
+    targets = [_reveal(url) for url in _find_setting(run, "notify") or ()]
+    ping = _reveal(_find_setting(run, "ping") or "")
+    if not (targets or ping) or signals.get_signal():
+        return
+    from stackmend.reporting import notify
+
+    last_line = summary.format_last_line(record, path)
+    try:
+        failed = notify.send(find_directory(run), record, last_line, targets, ping)
+    except OSError as error:
+        failed = [f"what was sent cannot be remembered: {error}"]
+    for reason in failed:
+        print(f"--> stackmend: {reason}", file=sys.stderr)
+
+
+def _reveal(value: Any) -> str:
+    return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
 
 
 def _show_endings(run: Run) -> None:
@@ -130,7 +154,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
 def find_directory(run: Run) -> Path:
     """Where the records go: ``STACKMEND_REPORTS``, the inventory's setting, or ``var/reports``."""
     chosen = os.environ.get("STACKMEND_REPORTS") or _find_setting(run, "directory") or "var/reports"
-    return Path(run.state.cwd or ".") / Path(chosen).expanduser()
+    return Path(run.state.cwd or ".") / Path(str(chosen)).expanduser()
 
 
 def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Path:
@@ -251,17 +275,17 @@ def _locate(run: Run, host: Host) -> str:
     return operation
 
 
-def _find_setting(run: Run, field: str) -> str:
-    """A field of ``report``, of the first host that has it; empty where none does."""
-    return next(filter(None, (_get_setting(host, field) for host in run.state.inventory)), "")
+def _find_setting(run: Run, field: str) -> Any:
+    """A field of ``report``, of the first host that has it; ``None`` where none does."""
+    return next(filter(None, (_get_setting(host, field) for host in run.state.inventory)), None)
 
 
-def _get_setting(host: Host, field: str) -> str:
+def _get_setting(host: Host, field: str) -> Any:
     stack = host.data.get("stack")
     section = stack.get("report") if isinstance(stack, Mapping) else getattr(stack, "report", None)
     if isinstance(section, Mapping):
-        return str(section.get(field) or "")
-    return str(getattr(section, field, None) or "")
+        return section.get(field)
+    return getattr(section, field, None)
 
 
 def _prune(where: Path) -> None:

@@ -1,0 +1,128 @@
+"""Send the notices of a run, and remember which were sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from stackmend import controller_files
+from stackmend.answers import read_json
+from stackmend.reporting import files, notices
+from stackmend.reporting.notices import Known
+
+if TYPE_CHECKING:
+    from stackmend.reporting.state import RunRecord
+
+#: Seconds that all messages and the ping of one run may take together.
+LIMIT = 10.0
+
+#: Bytes of what is known of very many hosts.
+MAXIMUM = 16 * 1024**2
+
+#: Where it is kept, beside the records.
+NAME = "notified.json"
+
+
+class Notified(BaseModel):
+    """What each target knows: one that was dead hears later, the others not twice.
+
+    :param version: of this form.
+    :param targets: by a digest of the target's address, what it knows of each host.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    targets: dict[str, dict[str, Known]] = {}
+
+
+def send(
+    directory: Path, record: RunRecord, summary: str, targets: Sequence[str], ping: str = ""
+) -> list[str]:
+    """Send the notices of a run, within ten seconds.
+
+    :param directory: where the records lie; what was sent is remembered there.
+    :param record: the run, without secrets; of a dry one nothing is sent.
+    :param summary: what a ping carries.
+    :param targets: addresses in Apprise's form.
+    :param ping: the address of a dead man's switch in the protocol of healthchecks.io.
+    :returns: what did not arrive, without its address.
+    :raises OSError: what was sent cannot be remembered.
+    """
+    if record.mode == "dry":
+        return []
+    path = directory / NAME
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with files.lock(path):
+        notified = _read(path)
+        items: list[dict[str, Any]] = []
+        known: dict[str, dict[str, Known]] = {}
+        waiting: list[tuple[str, dict[str, Known]]] = []
+        for url in dict.fromkeys(targets):
+            key = hashlib.sha256(url.encode()).hexdigest()[:16]
+            before = notified.targets.get(key, {})
+            found, after = notices.decide(before, record)
+            known[key] = before if found else after
+            if found:
+                items.append({"url": url, **notices.compose(found).model_dump()})
+                waiting.append((key, after))
+        if ping:
+            items.append({"url": _format_ping(ping, record), "kind": "ping", "body": summary})
+        arrived = set(_run_sender(items)) if items else set()
+        for number, (key, after) in enumerate(waiting):
+            if number in arrived:
+                known[key] = after
+        changed = Notified(targets=known)
+        if targets and changed != notified:
+            files.write_json(path, changed.model_dump(mode="json"))
+    missing = len(waiting) - len(arrived & set(range(len(waiting))))
+    failed = []
+    if missing:
+        failed.append(
+            f"{missing} of {len(waiting)} messages did not arrive; the next run tries again"
+        )
+    if ping and len(items) - 1 not in arrived:
+        failed.append("the ping did not arrive")
+    return failed
+
+
+def _format_ping(url: str, record: RunRecord) -> str:
+    """The address that says how the run ended, with a name of its own for the run."""
+    base, mark, query = url.partition("?")
+    status = int(not record.complete or bool(record.list_not_well()))
+    return f"{base.rstrip('/')}/{status}?{query}{mark and '&'}rid={uuid.uuid4()}"
+
+
+def _read(path: Path) -> Notified:
+    """What is known; nothing where the file is none of ours: all is sent once more."""
+    try:
+        return Notified.model_validate(read_json(controller_files.read(path, MAXIMUM), MAXIMUM))
+    except ValueError:
+        return Notified()
+
+
+def _run_sender(items: Sequence[dict[str, Any]]) -> Iterable[int]:
+    """The numbers of those that arrived within the limit."""
+    command = [sys.executable, "-P", "-m", "stackmend.reporting.sender"]
+    text = json.dumps(items)
+    with subprocess.Popen(  # noqa: S603 - this program's own module
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(text, timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+    return [int(line) for line in output.split() if line.isdecimal()]
