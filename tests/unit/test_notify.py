@@ -18,6 +18,7 @@ import pytest
 
 from stackmend import redaction, spec
 from stackmend.reporting import notify
+from stackmend.reporting.notices import KEEP
 from stackmend.reporting.state import RunRecord
 from tests.lab import controller
 from tests.unit.test_notices import EVERY, FIRST, make_host, make_run
@@ -144,6 +145,21 @@ def test_a_target_that_was_dead_hears_later_and_the_others_not_twice(
         other.status = 200
         assert notify.send(tmp_path, run(1, "failed"), "", both) == []
         assert (target.take_titles(), other.take_titles()) == ([], ["stackmend: web: broke"])
+
+
+def test_another_inventory_with_its_own_targets_repeats_nothing(
+    target: Target, tmp_path: Path
+) -> None:
+    with listening() as other:
+        for number in range(2):
+            notify.send(tmp_path, run(number, "failed"), "", [target.url])
+            another = make_run(FIRST + number * EVERY, db=make_host("failed"))
+            notify.send(tmp_path, another, "", [other.url])
+        assert target.take_titles() == ["stackmend: web: broke"]
+        assert other.take_titles() == ["stackmend: db: broke"]
+        late = make_run(FIRST + KEEP + 2 * EVERY, db=make_host("failed"))
+        notify.send(tmp_path, late, "", [other.url])
+    assert "web" not in (tmp_path / notify.NAME).read_text()
 
 
 def test_one_that_nobody_heard_of_is_not_said_to_be_well(target: Target, tmp_path: Path) -> None:

@@ -100,6 +100,12 @@ def decide(
     return tuple(notices), after
 
 
+def is_outdated(known: Mapping[str, Known], record: RunRecord) -> bool:
+    """Whether no run has met any of these hosts for long."""
+    at = record.ended.timestamp()
+    return all(at - host.met >= KEEP for host in known.values())
+
+
 def compose(notices: Sequence[Notice]) -> Message:
     """One message of all notices of a run.
 

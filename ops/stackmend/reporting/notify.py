@@ -64,7 +64,12 @@ def send(
     with files.lock(path):
         notified = _read(path)
         items: list[dict[str, Any]] = []
-        known: dict[str, dict[str, Known]] = {}
+        # Another inventory may have other targets, and its records here.
+        known = {
+            key: hosts
+            for key, hosts in notified.targets.items()
+            if not notices.is_outdated(hosts, record)
+        }
         waiting: list[tuple[str, dict[str, Known]]] = []
         for url in dict.fromkeys(targets):
             key = hashlib.sha256(url.encode()).hexdigest()[:16]
