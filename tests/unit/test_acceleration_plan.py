@@ -6,8 +6,6 @@ pytest`` writes them anew; the difference is what is to be read.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,9 +47,8 @@ from tests.unit.acceleration_world import (
     host,
     load,
 )
-from tests.unit.rendering import render
+from tests.unit.rendering import assert_golden, list_golden, render
 
-GOLDEN = Path(__file__).parent / "golden" / "acceleration_plan"
 SPEC = AccelerationSpec(project="ai")
 
 
@@ -124,15 +121,11 @@ TEXTS = texts()
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_golden(name: str) -> None:
-    path = GOLDEN / f"{name}.txt"
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(TEXTS[name], encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == TEXTS[name]
+    assert_golden("acceleration_plan", name, TEXTS[name])
 
 
 def test_no_golden_is_left_over() -> None:
-    assert {path.stem for path in GOLDEN.glob("*")} == set(TEXTS)
+    assert list_golden("acceleration_plan") == set(TEXTS)
 
 
 @pytest.mark.parametrize("name", BREAKS)
