@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from stackmend.errors import StepError
 from stackmend.worker.benchmark import statistics
@@ -63,20 +63,25 @@ def measure_both(
     read_conditions: ReadConditions | None = None,
     on_progress: OnProgress = lambda *_: None,
 ) -> Measured:
-    """Measure two servers of OpenAI's API in turns, old, new, new, old.
+    """Measure a server of OpenAI's API and an Ollama in turns, old, new, new, old.
+
+    Both have the model in memory before anything counts, and keep it. Ollama is asked by its own
+    API, which keeps the model until the end and says of each answer whether it was loaded for it;
+    through OpenAI's that would be time to the first token. Of both the prompts are read as they
+    are sent, without a template.
 
     A legacy worker that ends no request within the profile's ``timeout`` has no levels: the new one
     is held against the most that it can have written in that time.
 
     :param old: address and port of the legacy worker, as the host sees it.
-    :param new: those of the new one.
+    :param new: those of the new one, an Ollama.
     :param model: the name that clients ask for.
     :param margin: by how much they have to differ.
     :param read_conditions: reads what the host does meanwhile.
     :param on_progress: called after each request.
     :raises StepError: one of them cannot be measured.
     """
-    ends = [Endpoint("openai", address, port, model) for address, port in (old, new)]
+    ends = [Endpoint("openai", *old, model), Endpoint("ollama", *new, model)]
     try:
         levels = measure_interleaved(host, ends[0], ends[1], profile, read_conditions, on_progress)
     except TooSlow as error:
@@ -129,6 +134,7 @@ def _decide(found: Comparison) -> Comparison:
 
 def make_measurement(
     host: str,
+    target: Literal["openai", "ollama"],
     service: str,
     engine: str,
     model: str,
@@ -139,10 +145,11 @@ def make_measurement(
     """One side as measurements are kept.
 
     :param host: the host's name in the inventory.
+    :param target: the API that it was asked by.
     :param at: when it began, in seconds since 1970.
     """
     return Measurement(
-        target="openai",
+        target=target,
         name=f"service {service}",
         model=model,
         host=host,

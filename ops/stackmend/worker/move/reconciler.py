@@ -518,15 +518,12 @@ class MoveReconciler(Reconciler[HostMove, Action]):
 
         called = move.legacy if action.phase == "before" else move.target
         cause = f"{move.legacy} is moved to {move.target}; clients called {called}"
-        sides = (
-            (move.legacy, move.engine, measured.old),
-            (move.target, self.spec.engine, measured.new),
+        model, name = move.models[0].name, self.host.name
+        old = make_measurement(
+            name, "openai", move.legacy, move.engine, model, measured.old, cause, at
         )
-        old, new = (
-            make_measurement(
-                self.host.name, service, engine, move.models[0].name, levels, cause, at
-            )
-            for service, engine, levels in sides
+        new = make_measurement(
+            name, "ollama", move.target, self.spec.engine, model, measured.new, cause, at
         )
         try:
             result = make_result(measured, old, new, self.spec.profile)
