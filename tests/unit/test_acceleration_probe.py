@@ -24,6 +24,7 @@ from stackmend.worker.acceleration.facts import Acceleration
 from stackmend.worker.acceleration.plan import plan
 from stackmend.worker.acceleration.spec import AccelerationSpec
 from stackmend.worker.acceleration.state import AcceleratorChain
+from tests.unit.acceleration_world import BREAKS as KNOWN
 from tests.unit.acceleration_world import (
     DROPPED_INTEGRATED,
     DROPPED_TARGET,
@@ -353,6 +354,10 @@ def test_each_break_is_the_only_finding(name: str, place: Place) -> None:
     kind = name.partition(":")[0]
     assert [(found.kind, found.blocks) for found in findings] == [(kind, kind not in TO_COME)]
     assert findings[0].remedy
+
+
+def test_each_break_that_is_known_is_laid_out_here() -> None:
+    assert {name.partition(":")[0] for name in BREAKS} == {name.strip() for name in KNOWN}
 
 
 @pytest.mark.parametrize("remedy", SEARCHES)
