@@ -10,7 +10,7 @@ import pytest
 
 from stackmend.worker.move.plan.layer import ORDER
 from tests.lab.fixtures import Lab
-from tests.lab.moving import LAYER, RECORD, SILENCE, Moving
+from tests.lab.moving import LAYER, RECORD, Moving
 from tests.lab.observed import HostCommandError
 
 OVERRIDE = "/opt/mv/compose.stackmend.worker.yaml"
@@ -103,9 +103,7 @@ def test_a_slow_one_is_moved(stack: Moving) -> None:
     assert stages == sorted(stages, key=ORDER.index)
     assert {*stages} >= {"imported", "confirmed"}
     assert len({*stages}) >= 4, stages
-    tasks = stack.assert_no_task_lost()
-    # None waited for a server that was not there.
-    assert max(seconds for _, seconds in tasks) < SILENCE
+    stack.assert_no_task_lost()
     # By the client's own clock, whatever the move has measured.
     assert median(after) < 0.8 * median(before), (before, after)
     assert stack.log()[-1][2] == "http://ollama:11434/v1"
