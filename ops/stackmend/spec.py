@@ -17,7 +17,7 @@ from pydantic import (
 from stackmend import controller_files
 from stackmend.access.keys import read_public_keys
 from stackmend.access.spec import AccessPolicy
-from stackmend.compose.source import load
+from stackmend.compose.source import load, read_services
 from stackmend.compose.spec import ComposeSpec, GitSource
 from stackmend.connectivity.spec import ConnectivityPolicy
 from stackmend.controller_files import MAXIMUM_TEXT, Unreadable
@@ -211,7 +211,11 @@ def _read_files(found: Machine) -> None:
             raise Problem(f"{field}: {show(str(path))} {error}") from None
     if isinstance(found, Stack):
         if not isinstance(found.source, GitSource):
-            load(found)
+            source = load(found)
+            if found.worker is not None and found.worker.engine is not None:
+                problem = found.worker.find_contradiction(read_services(source))
+                if problem:
+                    raise Problem(f"worker.{problem}")
         if found.models is not None:
             from stackmend.models import modelfiles
 

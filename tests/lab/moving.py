@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tests.lab import controller
 from tests.lab.controller import Controller, Run
 from tests.lab.hosts import LabHost
 from tests.lab.stacks import Shop
@@ -29,6 +31,7 @@ LAYER = "/var/lib/stackmend/mv/layer.yaml"
 CLIENT = """\
 import json, os, signal, time, urllib.request
 
+text = "please summarise the following letter in a few words " * 2
 url, model = os.environ["OPENAI_BASE_URL"], os.environ["OPENAI_MODEL"]
 ending = False
 
@@ -49,7 +52,8 @@ log = open("/data/log", "a+")
 log.seek(0)
 number = 1 + sum(line.split()[0] == "begin" for line in log)
 while not ending:
-    question = [{"role": "user", "content": f"task {number}"}]
+    # In front of the text the number is what no server has kept.
+    question = [{"role": "user", "content": f"{number:06} {text}"}]
     body = {"model": model, "messages": question, "max_tokens": 4}
     request = urllib.request.Request(
         url + "/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
@@ -66,13 +70,18 @@ while not ending:
     time.sleep(0.3)
 """
 
-#: Asks for the client's model where the client is, and notes whether any of the two answers.
-POLLER = """\
-import json, time, urllib.request
+#: Seconds within which one of the two has answered, also while both are measured.
+SILENCE = 30.0
 
+#: Asks for the client's model where the client is: one of the two, and where that fails the other.
+#: Notes when it began to ask, how many seconds it took, and who answered, if anybody.
+POLLER = """\
+import json, sys, time, urllib.request
+
+limit = float(sys.argv[1])
 body = {"model": "team-model", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
 while True:
-    reasons = []
+    began, reasons, who = time.time(), [], "silent"
     for place in "ollama:11434", "legacy:8000":
         request = urllib.request.Request(
             f"http://{place}/v1/chat/completions",
@@ -80,26 +89,27 @@ while True:
             {"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=limit) as answer:
                 assert json.load(answer)["choices"]
-            print("answered by", place, flush=True)
+            who = place
             break
         except Exception as error:
             reasons.append(f"{place}: {error!r}")
-    else:
-        print("silent", time.strftime("%X"), *reasons, flush=True)
-    time.sleep(0.5)
+    took = time.time() - began
+    print(f"{began:.3f}", f"{took:.3f}", who, *(reasons if who == "silent" else ()), flush=True)
+    time.sleep(0.3)
 """
 
-#: As short as it can be. A token is a byte here, and two prompts that begin with the same word have
-#: a dozen of them in common: in a shorter prompt that is one that the server had kept.
+#: A token is a byte here, and two prompts that begin with the same word have a dozen of them in
+#: common: in a prompt of less than 256 that is one that the server had kept.
 PROFILE = {
-    "prompt_tokens": 256,
-    "output_tokens": 16,
+    # The more of them, the less it matters what else a busy machine does.
+    "prompt_tokens": 512,
+    # Of more a busy machine reads all at one moment, as of a server that does not stream.
+    "output_tokens": 8,
     "concurrency": 1,
     "requests": 1,
-    # Fewer do not outweigh what a busy machine does to single ones.
-    "repeats": 8,
+    "repeats": 6,
     "warmups": 0,
     "timeout": 60,
 }
@@ -165,12 +175,11 @@ class Moving(Shop):
         }
 
     def slow_down(self) -> None:
-        """Have the legacy worker read prompts token by token, and with a part of a CPU.
+        """Have the legacy worker read prompts token by token.
 
-        The first makes it slow on a busy machine too, where nobody has more than a part of one.
+        That makes it slow on a busy machine too, where nobody has more than a part of a CPU.
         """
         self.services["legacy"]["command"] += ["--ubatch-size", "1"]
-        self.services["legacy"].update(limit_cpu(0.5))
 
     def start_up(self) -> None:
         """Deploy it, with a model that no other server has."""
@@ -182,12 +191,15 @@ class Moving(Shop):
     def move(self, *args: str) -> Run:
         """Run the stack with the section that moves its worker."""
         self.settings["worker"] = {"engine": self.policy}
-        return self.run(*args)
+        # It measures twice, which a busy machine takes its time for.
+        return self.run(*args, timeout=300)
 
     def start_moving(self) -> Controller:
-        """The same, under way."""
+        """The move alone, under way."""
         self.settings["worker"] = {"engine": self.policy}
-        return self.start("-y")
+        self.write()
+        deploy = "tests/lab/move_worker.py"
+        return controller.start(self.inventory(), deploy, "-y", env=self._environment())
 
     def log(self) -> list[list[str]]:
         """What the client noted of its tasks."""
@@ -206,8 +218,10 @@ class Moving(Shop):
         if rows[0][0] != "begin":
             rows = rows[1:]
         begun, ended = rows[::2], rows[1::2]
-        assert [row for row in begun if row[0] != "begin"] == []
-        assert [row for row in ended if row[0] != "end"] == []
+        lost = [row for row in (*begun, *ended) if row[0] not in ("begin", "end")]
+        assert not lost, lost
+        assert {row[0] for row in begun} == {"begin"}
+        assert {row[0] for row in ended} == {"end"}
         pairs = list(zip(begun, ended, strict=False))
         assert [one[1:3] for one, _ in pairs] == [other[1:3] for _, other in pairs]
         first = int(begun[0][1])
@@ -219,7 +233,14 @@ class Moving(Shop):
         path = "/var/lib/docker/volumes/mv_tasks/_data/log"
         done = f"grep -c ^end {path} 2>/dev/null"
         count = int(self.host.sh(f"{done} || true") or 0) + more
-        self.host.wait_for(f"[ $({done}) -ge {count} ]", 60)
+        self.host.wait_for(f"[ $({done}) -ge {count} ]", 60 + 10 * more)
+
+    def time_tasks(self, count: int = 5) -> list[float]:
+        """Seconds of the client's next tasks by its own clock, in their order."""
+        since = len(self.log())
+        # The one under way does not count.
+        self.wait_for_tasks(count + 1)
+        return [seconds for _, seconds in self.assert_no_task_lost(since)][:count]
 
     @contextlib.contextmanager
     def polling(self) -> Iterator[Callable[[], list[str]]]:
@@ -227,13 +248,22 @@ class Moving(Shop):
         self.host.put("/tmp/poller.py", POLLER, "0644")
         self.host.docker(
             "run", "-d", "--name", "poller", "--network", "mv_default",
-            "-v", "/tmp/poller.py:/poller.py:ro", "lab/python:3.11", "python3", "-u", "/poller.py",
+            "-v", "/tmp/poller.py:/poller.py:ro", "lab/python:3.11",
+            "python3", "-u", "/poller.py", str(SILENCE),
         )  # fmt: skip
+        began = float(self.host.sh("date +%s.%N"))
 
         def read() -> list[str]:
             lines = self.host.docker("logs", "poller").splitlines()
-            assert sum(line.startswith("answered") for line in lines) > 3
-            return [line for line in lines if line.startswith("silent")]
+            rows = [line.split(maxsplit=3) for line in lines]
+            # Somebody asked all the time, from the beginning to now.
+            asked = [began, *(float(row[0]) for row in rows), float(self.host.sh("date +%s.%N"))]
+            assert max(after - before for before, after in pairwise(asked)) < SILENCE
+            return [
+                line
+                for line, row in zip(lines, rows, strict=True)
+                if row[2] == "silent" or float(row[1]) > SILENCE
+            ]
 
         try:
             yield read

@@ -132,3 +132,23 @@ def test_a_minimum_that_is_not_reached_fails_without_a_request(stack: PacedStack
     assert finding["kind"] == "below minimum"
     assert "less than 5,000" in finding["cause"]
     assert stack.count_inference() == 0
+
+
+def test_another_gpu_is_measured_and_named(stack: PacedStack) -> None:
+    """A card is put in, and then exchanged for another."""
+    card, driver = "NVIDIA L4 22.5 GiB", "550.54.15"
+    put_gpu(stack, f"NVIDIA L4, 23034, 22500, {driver}")
+    assert_measured_for(
+        stack,
+        f"the GPUs changed: none → {card}",
+        f"the GPUs' driver changed: none → {driver}",
+    )
+    put_gpu(stack, f"NVIDIA H200, 143771, 143000, {driver}")
+    assert_measured_for(stack, f"the GPUs changed: {card} → none, none → NVIDIA H200 140.4 GiB")
+    stack.host.sh("rm /usr/local/bin/nvidia-smi")
+
+
+def put_gpu(stack: PacedStack, row: str) -> None:
+    """Have the host's ``nvidia-smi`` list a GPU: name, memory and what is free of it, driver."""
+    listing = f"case $* in *--query-gpu=name,*) echo '{row}' ;; *) echo '0x0, 40' ;; esac"
+    stack.host.put("/usr/local/bin/nvidia-smi", f"#!/bin/sh\n{listing}\n", mode="0755")

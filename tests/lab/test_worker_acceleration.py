@@ -121,7 +121,8 @@ def test_a_healthy_chain_has_no_finding_and_nothing_is_changed(
 ) -> None:
     chain = read(to)
     assert (str(chain), chain.processor) == (
-        "host ok, driver ok, toolkit ok, reservation ok, container ok, server ok, model unknown",
+        "host ok, driver ok, toolkit ok, reservation ok, container ok, server ok, model unknown, "
+        "reload ok",
         "",
     )
     ask(server)

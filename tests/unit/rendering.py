@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from stackmend.decision import Plan
+
+GOLDEN = Path(__file__).parent / "golden"
 
 MARKS = ("destructive", "mend")
 
@@ -33,3 +38,22 @@ def render(decided: Plan[Any], carries: Callable[[Any], Iterable[str]]) -> str:
     for refusal in decided.refusals:
         lines += [f"  {refusal.subject}: {refusal.reason}", f"      remedy: {refusal.remedy}"]
     return "\n".join(lines) + "\n"
+
+
+def assert_golden(folder: str, name: str, text: str) -> None:
+    """A text is what the golden file holds; with ``UPDATE_GOLDEN=1`` it is written there before.
+
+    + folder: below ``golden``
+    """
+    path = GOLDEN / folder / f"{name}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    golden = path.read_text(encoding="utf-8") if path.exists() else ""
+    lines = difflib.unified_diff(golden.splitlines(), text.splitlines(), "golden", "now", "", "")
+    assert text == golden, "\n".join(lines)
+
+
+def list_golden(folder: str) -> set[str]:
+    """The names of the golden files in a folder."""
+    return {path.stem for path in (GOLDEN / folder).iterdir()}

@@ -23,6 +23,7 @@ from stackmend.models import client, reading
 from stackmend.ports import commands as ports
 from stackmend.text import format_limit
 from stackmend.worker.move import reconciler as move
+from stackmend.worker.move.spec import ATTEMPTS
 
 PAGE = (Path(__file__).parents[2] / "docs/limits.md").read_text(encoding="utf-8")
 ROWS = {
@@ -67,7 +68,7 @@ def list_connection_limits() -> list[float]:
         ("packages and the clock", [basics.LIMIT]),
         ("ending a holder", [ports.LIMIT]),
         ("an answer of Docker", [docker_api.TIMEOUT]),
-        ("both servers of a move measured", [move.ATTEMPTS, 2]),
+        ("both servers of a move measured", [ATTEMPTS, 2]),
         ("the image of a move's new server", [move.PULLING]),
         ("a model's file copied to it", [move.COPYING]),
         ("a legacy worker answering", [move.ANSWERING]),

@@ -5,9 +5,7 @@ They lie as plain text below ``golden/move_plan``. ``UPDATE_GOLDEN=1 pytest`` wr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +13,8 @@ import pytest
 from stackmend.worker.move.plan import Designed, begin, make_layer, plan, return_failed
 from stackmend.worker.move.spec import MovePolicy
 from stackmend.worker.move.state import HostMove, MoveRecord
-from tests.unit.rendering import render
+from tests.unit.rendering import assert_golden, list_golden, render
 from tests.unit.test_move_plan import compared, config, designed, legacy, record
-
-GOLDEN = Path(__file__).parent / "golden" / "move_plan"
 
 
 def start(policy: dict[str, Any], host: HostMove | None = None, **more: Any) -> Any:
@@ -75,12 +71,8 @@ TEXTS = {
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_golden(name: str) -> None:
-    path = GOLDEN / f"{name}.txt"
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(TEXTS[name], encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == TEXTS[name]
+    assert_golden("move_plan", name, TEXTS[name])
 
 
 def test_no_golden_is_left_over() -> None:
-    assert {path.stem for path in GOLDEN.glob("*")} == set(TEXTS)
+    assert list_golden("move_plan") == set(TEXTS)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from pyinfra.api.host import Host
 
+from stackmend.errors import StepError
 from stackmend.worker import pictures
 from stackmend.worker.benchmark import occupation
 from stackmend.worker.benchmark.learning import TooSlow
+from stackmend.worker.benchmark.protocols.ollama import KEEP
 from stackmend.worker.benchmark.spec import BenchmarkSpec, Profile
 from stackmend.worker.benchmark.state import Level, Machine, Server, Usage
 from stackmend.worker.benchmark.statistics import SIGNIFICANT
@@ -78,13 +80,40 @@ def test_a_new_one_that_ends_nothing_in_time(here: Host) -> None:
             measure_both(here, *ends, "paced", BRIEF, 0.1)
 
 
+def test_both_have_the_model_before_anything_counts(here: Host) -> None:
+    """The new one has just been given it, and a load within the measurement would be its loss."""
+    with paced.serving(**FAST) as old, paced.serving(**FAST, cold=True, load=0.5) as new:
+        ends = ("127.0.0.1", old.port), ("127.0.0.1", new.port)
+        found = measure_both(here, *ends, "paced", BRIEF, 0.1)
+        loads, records = new.read_loads(), new.read_records()
+        paths = {record.path for record in old.read_records()}
+    # Loaded and kept first; left to the server's own time at the end.
+    assert loads == [KEEP, None]
+    assert {record.load for record in records} == {0.0}
+    assert {record.path for record in records} == {"/api/generate"}
+    assert paths == {"/v1/completions"}
+    assert found.comparison.ratio == pytest.approx(1, abs=0.15)
+    sides = [
+        {sample.prompt_tokens for repeat in level.repeats for sample in repeat.valid}
+        for level in (*found.old, *found.new)
+    ]
+    assert sides[0] == sides[1]
+
+
+def test_a_load_within_the_measurement_is_no_slowness_of_the_new_one(here: Host) -> None:
+    with paced.serving(**FAST) as old, paced.serving(**FAST, trap="reload", load=0.3) as new:
+        ends = ("127.0.0.1", old.port), ("127.0.0.1", new.port)
+        with pytest.raises(StepError, match="loaded the model for this request"):
+            measure_both(here, *ends, "paced", BRIEF, 0.1)
+
+
 def draw(found: measuring.Measured, directory: Path) -> str:
     """The table and the page of what a move collects."""
     old, new = (
-        make_measurement("ai1", service, engine, "tiny", each, "moved", 1.7e9)
-        for service, engine, each in (
-            ("llm", "llama.cpp", found.old),
-            ("ollama", "ollama", found.new),
+        make_measurement("ai1", target, service, engine, "tiny", each, "moved", 1.7e9)
+        for target, service, engine, each in (
+            ("openai", "llm", "llama.cpp", found.old),
+            ("ollama", "ollama", "ollama", found.new),
         )
     )
     path = directory / "ai1.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,9 +20,10 @@ from stackmend.worker.benchmark import conditions, occupation, progress, turns
 from stackmend.worker.benchmark.state import Conditions
 from stackmend.worker.move import client, reconciler
 from stackmend.worker.move import measuring as measuring_both
+from stackmend.worker.move.observing import ProjectObserver
 from stackmend.worker.move.plan import Measure, begin, make_layer, plan
 from stackmend.worker.move.reconciler import MoveReconciler
-from stackmend.worker.move.spec import MovePolicy
+from stackmend.worker.move.spec import ATTEMPTS, MovePolicy
 from stackmend.worker.move.state import Answer, HostMove, Legacy, MoveRecord, Runner
 from tests.unit.test_move_facts import words
 from tests.unit.test_move_plan import compared, move, runner
@@ -421,12 +423,13 @@ def test_both_are_asked_whether_they_compute(monkeypatch: pytest.MonkeyPatch, ta
     monkeypatch.setattr(occupation, "read_busy", read)
     own = World(record("retired"), target=target)
     legacy = Legacy(runner=own.runners[0], engine="llama.cpp", evidence=())
-    busy = own._list_busy(own._read(), legacy)
+    observer = ProjectObserver(own.host, own.spec, own.project)
+    busy = observer._list_busy(own._read(), legacy)
     assert busy == {"llm": "it has 1 requests of others"}
     also = [("ollama", "ollama", 11434, "ai")] if target == "ollama" else []
     assert asked == [("openai", "llm", 8000, "ai"), *also]
-    own.spec = MovePolicy(allow=("busy",))
-    assert own._list_busy(own._read(), legacy) == {}
+    allowed = replace(observer, spec=MovePolicy(allow=("busy",)))
+    assert allowed._list_busy(own._read(), legacy) == {}
 
 
 @pytest.mark.parametrize("allow", [(), ("busy",)])
@@ -444,10 +447,11 @@ def test_one_that_was_not_asked_while_it_answers_is_refused(
     monkeypatch.setattr(occupation, "read_busy", lambda *_: "it computes")
     own = World(record("retired"), allow=allow)
     python = runner(image="abetlen/llama-cpp-python:latest")
-    (answer,) = own._ask(((python, 8000),)).values()
+    observer = ProjectObserver(own.host, own.spec, own.project)
+    (answer,) = observer.ask(((python, 8000),)).values()
     assert asked == [("openai", "llm", allow, "172.18.0.2", 8000)]
     legacy = Legacy(runner=python, engine="llama-cpp-python", evidence=(), answer=answer)
-    assert own._list_busy(HostMove(), legacy) == {"llm": silence}
+    assert observer._list_busy(HostMove(), legacy) == {"llm": silence}
 
 
 # How it is measured
@@ -492,10 +496,10 @@ def test_both_are_measured_under_the_lock_and_in_the_turn_of_a_benchmark(
     with pytest.raises(StepError, match="it does not answer"):
         MoveReconciler._measure_both(own, move(), MEASURE)
     assert measuring[:3] == ["/var/lib/stackmend/benchmarks/lock", ("llm", False), "checked"]
-    assert len(measuring) == 2 + 2 * reconciler.ATTEMPTS
+    assert len(measuring) == 2 + 2 * ATTEMPTS
 
 
-@pytest.mark.parametrize(("allow", "times"), [((), 1), (("memory",), reconciler.ATTEMPTS)])
+@pytest.mark.parametrize(("allow", "times"), [((), 1), (("memory",), ATTEMPTS)])
 def test_a_host_that_runs_out_of_memory_is_measured_no_further(
     measuring: list[Any], monkeypatch: pytest.MonkeyPatch, allow: tuple[str, ...], times: int
 ) -> None:
@@ -540,6 +544,7 @@ def test_files_that_cannot_be_asked_for_are_not_absent(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(connection, "run", run)
     own = World(record("planned"), models={"a": "/models/tiny.gguf", "b": "/b.gguf"})
-    assert own._list_absent(runner()) == ("/b.gguf",)
+    observer = ProjectObserver(own.host, own.spec, own.project)
+    assert observer._list_absent(runner()) == ("/b.gguf",)
     assert asked == [["absent", "a" * 64, "/b.gguf"]]
-    assert own._list_absent(runner()) == ()
+    assert observer._list_absent(runner()) == ()

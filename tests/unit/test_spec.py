@@ -139,6 +139,51 @@ def test_what_is_no_mapping(stack: Any) -> None:
     assert problems(stack) == ["stack: must be a mapping or a Stack"]
 
 
+@pytest.mark.parametrize(
+    ("body", "other"),
+    [
+        ("{image: 'ghcr.io/abetlen/llama-cpp-python:v0.3'}", "llama-cpp-python"),
+        ("{image: 'vllm/vllm-openai:v0.11@sha256:0'}", "vllm-openai"),
+        ("{image: 'localhost:5000/redis'}", "redis"),
+        ("{build: ., command: llama-server -m /m.gguf}", "llama.cpp"),
+        ("{build: ., command: [python3, -m, llama_cpp.server]}", "llama-cpp-python"),
+    ],
+)
+def test_a_worker_is_moved_to_no_other_server(tmp_path: Path, body: str, other: str) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM lab/box:1\n")
+    (tmp_path / "compose.yaml").write_text(f"services: {{web: {body}}}\n")
+    assert problems(given_stack(tmp_path, worker={"engine": {"target": "web"}})) == [
+        f"stack.worker.engine.target: the service web is {other}, and no Ollama; name an Ollama of "
+        "the project, or a service that it does not have, which is added"
+    ]
+    # Another file may say something else of it.
+    (tmp_path / "compose.override.yaml").write_text("services: {web: {image: 'ollama/ollama'}}\n")
+    check({"stack": given_stack(tmp_path, worker={"engine": {"target": "web"}})})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{image: 'ollama/ollama:0.24.0'}",
+        "{image: 'registry.example.com/redis/models:1'}",
+        "{image: '${IMAGE}/redis'}",
+        "{image: 'lab/llama.cpp:1', command: ollama serve}",
+        "{image: 'lab/box:1', command: ['$SERVER', '-m', '$MODEL']}",
+    ],
+)
+def test_a_worker_is_moved_to_what_may_be_an_ollama(tmp_path: Path, body: str) -> None:
+    (tmp_path / "compose.yaml").write_text(f"services: {{web: {body}}}\n")
+    check({"stack": given_stack(tmp_path, worker={"engine": {"target": "web"}})})
+
+
+def test_an_ollama_is_no_legacy_worker(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("services: {web: {image: 'ollama/ollama:0.24.0'}}\n")
+    moved = {"engine": {"service": "web", "target": "new"}}
+    assert problems(given_stack(tmp_path, worker=moved)) == [
+        "stack.worker.engine.service: the service web is an Ollama; name another one, or none"
+    ]
+
+
 def test_the_files_are_looked_at_too(source: Path, tmp_path: Path) -> None:
     assert problems(given_stack(tmp_path)) == [
         f"stack.source: {tmp_path} holds none of compose.yaml, compose.yml, docker-compose.yml, "

@@ -264,6 +264,25 @@ def load(spec: ComposeSpec) -> Source:
     return make(spec, files)
 
 
+def read_services(source: Source) -> Mapping[str, Mapping[str, Any]]:
+    """The services of a project; none where its first compose file does not hold all of them.
+
+    :param source: of :func:`load`.
+    """
+    name = next(name for name in COMPOSE_FILES if name in source.files)
+    data = parse(f"source: {name}", source.files[name].content)
+    if not _is_complete(data, source):
+        return {}
+    services: Mapping[str, Mapping[str, Any]] = data.get("services") or {}
+    return {key: body for key, body in services.items() if "extends" not in body}
+
+
+def _is_complete(data: Mapping[str, Any], source: Source) -> bool:
+    """Whether no other file may have services and sections: included, laid over, or by .env."""
+    laid_over = any(path in source.files for path in OVERRIDE_FILES)
+    return "include" not in data and not laid_over and not source.names_files
+
+
 def make(spec: ComposeSpec, files: dict[str, File]) -> Source:
     """A project's files, checked against the spec, with the variables of the spec among them.
 
@@ -622,9 +641,8 @@ def _check(name: str, data: dict[str, Any], source: Source, spec: ComposeSpec) -
     if not isinstance(services or {}, dict):
         raise SourceError(f"{name}: services: must be a mapping of service names")
     services = services or {}
-    # What is included, laid over or named by .env may have services and sections of its own.
     override = next((path for path in OVERRIDE_FILES if path in source.files), None)
-    complete = "include" not in data and override is None and not source.names_files
+    complete = _is_complete(data, source)
     lacking: list[str] = []
     for service, body in services.items():
         _check_service_name(f"{name}: services", service)

@@ -1,9 +1,13 @@
 """What is desired of a stack's worker: validated before any host is contacted."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 from stackmend.worker.acceleration.spec import AccelerationPolicy
 from stackmend.worker.benchmark.spec import BenchmarkPolicy
+from stackmend.worker.engines import find_other, is_ollama
 from stackmend.worker.move.spec import MovePolicy
 
 
@@ -38,3 +42,31 @@ class WorkerPolicy(BaseModel):
             pairs = [("service", self.engine.service), *(("client", c) for c in self.engine.client)]
             named += [(f"engine.{field}", name) for field, name in pairs if name]
         return named
+
+    def find_contradiction(self, services: Mapping[str, Mapping[str, Any]]) -> str:
+        """What a move cannot be, as far as the project's files say it; empty where it can.
+
+        :param services: of the project, as its files declare them; none where that is not certain.
+        """
+        if self.engine is None:
+            return ""
+        target, legacy = self.engine.target, self.engine.service
+        if (body := services.get(target)) and (other := find_other(*_describe(body))):
+            return (
+                f"engine.target: the service {target} is {other}, and no Ollama; name an Ollama of "
+                "the project, or a service that it does not have, which is added"
+            )
+        if legacy and (body := services.get(legacy)) and is_ollama(*_describe(body)):
+            return f"engine.service: the service {legacy} is an Ollama; name another one, or none"
+        return ""
+
+
+def _describe(body: Mapping[str, Any]) -> tuple[str, str]:
+    """The image and the command of a service; what depends on variables is left aside."""
+    words: list[Any] = []
+    for key in ("entrypoint", "command"):
+        value = body.get(key)
+        words += value if isinstance(value, list) else [value]
+    texts = [word for word in words if isinstance(word, str) and "$" not in word]
+    image = body.get("image")
+    return image if isinstance(image, str) and "$" not in image else "", " ".join(texts)

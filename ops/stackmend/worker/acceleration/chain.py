@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from stackmend.engine.accelerators.state import DRIVERS, Accelerators, Vendor
-from stackmend.worker.acceleration import remedies
+from stackmend.worker.acceleration import remedies, retention
 from stackmend.worker.acceleration.expected import (
     choose_vendor,
     describe_idle,
@@ -38,6 +38,9 @@ _LOST = re.compile(
 #: A GPU as ``nvidia-smi -L`` lists it.
 _LISTED = re.compile(r"GPU [0-9]+: ")
 
+#: The links that say nothing once one before them is broken.
+_DEPENDENT = ("container", "server", "model", "reload")
+
 #: The device files of NVIDIA's Jetson, which are not those of its cards.
 _TEGRA = ("/dev/nvhost-", "/dev/nvmap", "/dev/nvgpu")
 
@@ -69,6 +72,7 @@ def build_chain(
         _check_container(accelerators, state, vendor),
         _check_server(policy, accelerators, state, vendor),
         _check_model(policy, state, vendor),
+        _check_reload(policy, state, vendor),
     ]
     return AcceleratorChain(
         processor=find_processor(state),
@@ -96,6 +100,7 @@ def _check_elsewhere(policy: AccelerationPolicy, state: WorkerAcceleration) -> I
     else:
         yield _mark_unknown("server", "the server is on another host")
     yield _check_model(policy, state, None)
+    yield _mark_unused("reload", "the server is on another host")
 
 
 def find_processor(state: WorkerAcceleration) -> str:
@@ -528,6 +533,37 @@ def _check_layers(
     ).model_copy(update={"blocks": blocks})
 
 
+def _check_reload(
+    policy: AccelerationPolicy, state: WorkerAcceleration, vendor: Vendor | None
+) -> Link:
+    """Whether the container keeps the devices when systemd reads its units again."""
+    if state.container is None:
+        return _mark_unused("reload", "the server runs in no container")
+    if vendor is None:
+        return _mark_unused("reload", "the host has no accelerator")
+    if vendor != "nvidia":
+        return _mark_unused("reload", "only NVIDIA's toolkit hands out devices without systemd")
+    if state.engine.cgroup_driver == "cgroupfs":
+        return _mark_ok("reload", "the engine makes control groups without systemd")
+    if state.scope is None:
+        return _mark_unknown("reload", "systemd has no unit of the container that could be read")
+    nodes = state.inside.nodes if state.inside else ()
+    opened = tuple(node.path for node in nodes if not node.problem and _is_device(node.path))
+    if not opened:
+        return _mark_unknown("reload", "the container opens no device file that is known")
+    if lost := retention.list_lost(state.scope, opened):
+        return _mark_broken(
+            "reload",
+            "lost at a daemon-reload",
+            f"the container {state.container.name} opens the accelerator now, and systemd does not "
+            "know of it: at the next systemctl daemon-reload, which upgrades of packages run, it "
+            "takes the permission away",
+            remedies.keep(policy, state),
+            *(f"its scope's DeviceAllow does not list {path}" for path in lost[:4]),
+        ).model_copy(update={"blocks": False})
+    return _mark_ok("reload", "systemd lets the container's scope open the devices")
+
+
 def _format_share(value: float) -> str:
     """A share that is not above this one, as a user writes it."""
     return f"{max(0.01, math.floor(value * 100) / 100):g}"
@@ -585,7 +621,7 @@ def _complete(links: Iterator[Link]) -> Iterator[Link]:
     """What follows a broken link is not known, but for what is broken by itself."""
     broken = False
     for link in links:
-        if broken and link.status == "broken" and link.name in ("container", "server", "model"):
+        if broken and link.status == "broken" and link.name in _DEPENDENT:
             yield _mark_unknown(link.name, "a link before it is broken")
         else:
             yield link

@@ -34,6 +34,7 @@ from stackmend.worker.acceleration.state import (
     Inside,
     LoadedModel,
     Memory,
+    Scope,
     Smi,
     StoredModel,
     Usage,
@@ -54,6 +55,8 @@ _THREADS = re.compile(r"(?:^| )(?:-t|--threads|--n_threads|--n-threads)[ =]([0-9
 _VERSION = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6}){0,3}")
 _PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _UNIT = re.compile(r"[A-Za-z0-9@_.:\\-]{1,200}\.service")
+_ACCESS = re.compile(r"r?w?m?")
+_NUMBERS = re.compile(r"(/dev/nvidia[0-9]{1,4}) ([0-9a-f]{1,8}) ([0-9a-f]{1,8})")
 _RUNTIME = re.compile(r"[a-z0-9_.-]{1,40}")
 
 
@@ -168,6 +171,7 @@ def parse(output: Sequence[str], mark: str) -> WorkerAcceleration:
         version=version,
         address=_parse_address(found),
         inside=_parse_inside(found),
+        scope=_parse_scope(found),
         usage=usage,
         samples=tuple(_parse_samples(found)),
         stored=tuple(
@@ -354,6 +358,27 @@ def _count_cpus(text: str) -> int:
             first, last = int(match[1]), int(match[2] or match[1])
             count += max(0, last - first + 1)
     return count
+
+
+def _parse_scope(found: Sections) -> Scope | None:
+    """What systemd has of the container's scope; ``None`` where it has no such unit."""
+    rows = [line.partition("=")[::2] for line in _get_lines(found, "scope")]
+    if ("LoadState", "loaded") not in rows:
+        return None
+    policy = next((value for name, value in rows if name == "DevicePolicy"), "")
+    entries = (value.partition(" ")[::2] for name, value in rows if name == "DeviceAllow")
+    numbers = (_NUMBERS.fullmatch(value) for name, value in rows if name == "Number")
+    return Scope(
+        policy=format_safe_line(policy, 40),
+        allowed=tuple(
+            (format_safe_line(name, 100), access)
+            for name, access in entries
+            if _ACCESS.fullmatch(access)
+        )[:1000],
+        numbers=tuple(
+            (match[1], f"{int(match[2], 16)}:{int(match[3], 16)}") for match in numbers if match
+        )[:MOST],
+    )
 
 
 def _parse_usage(found: Sections) -> tuple[Usage, float, int]:

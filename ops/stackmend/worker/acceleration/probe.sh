@@ -292,6 +292,16 @@ shift 4
 # A container on the host's network has no address of its own.
 case $network in host) set -- 127.0.0.1 ;; esac
 
+# What systemd knows of its control group it sets again whenever it reads its units.
+if has systemctl; then
+  begin scope
+  timeout -k 2 10 systemctl show -p LoadState -p DevicePolicy -p DeviceAllow "docker-$id.scope" 2>/dev/null |
+    head -n 1000 | quoted
+  for node in /dev/nvidia[0-9]*; do
+    numbers=$(stat -L -c '%t %T' "$node" 2>/dev/null) && printf 'Number=%s %s\n' "$node" "$numbers"
+  done | quoted
+  end 0
+fi
 if [ $hung = no ]; then
   begin inside
   printf '%s\n' "$inner" | timeout -k 2 20 docker exec -i "$id" sh -s 2>&1 | head -c 65536 | quoted

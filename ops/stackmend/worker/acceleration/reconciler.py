@@ -67,7 +67,7 @@ class AccelerationReconciler(Reconciler[HostState, Action]):
     def report_plan(self, plan: Plan[Action]) -> None:
         """The same; the chain before it, and what fails the operation, once it does."""
         if self.chain is not None:
-            processor = self.chain.processor or self.chain.links[-1].reason
+            processor = self.chain.processor or self.chain.get_link("model").reason
             announce.show_line(self.host, f"  processor: {processor}; {self.chain}")
         super().report_plan(plan)
         failing = [f"{found.subject} ({found.kind})" for found in plan.findings if found.blocks]

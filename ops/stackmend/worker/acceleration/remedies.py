@@ -31,6 +31,12 @@ _RESERVE_AMD = (
     'an override of it: devices: ["/dev/kfd", "/dev/dri"]{groups}'
 )
 
+_RESERVE_CDI = (
+    "reserve it by CDI in the service {service}, in the compose file or an override of it: "
+    "deploy: {{resources: {{reservations: {{devices: "
+    "[{{driver: cdi, device_ids: [nvidia.com/gpu=all], capabilities: [gpu]}}]}}}}}}"
+)
+
 #: Variables by which a server is kept from its accelerators.
 _HIDING = (
     "CUDA_VISIBLE_DEVICES",
@@ -90,6 +96,18 @@ def recreate(state: WorkerAcceleration) -> str:
     """
     name = state.container.name if state.container else ""
     return f"docker rm -f {name}, then run deploy/site.py, which recreates the container"
+
+
+def keep(policy: AccelerationPolicy, state: WorkerAcceleration) -> str:
+    """How a container is given NVIDIA's devices so that systemd knows of them.
+
+    :param policy: whose server it is.
+    :param state: what it computes with.
+    """
+    remedy = f"{_RESERVE_CDI.format(service=policy.service)}; then run deploy/site.py"
+    if state.engine.cdi:
+        return remedy
+    return f"{ACCELERATED.format(vendor='nvidia')}, so that the engine reads CDI; then {remedy}"
 
 
 def reserve(policy: AccelerationPolicy, accelerators: Accelerators, vendor: Vendor) -> str:

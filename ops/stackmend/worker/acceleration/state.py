@@ -6,7 +6,9 @@ from stackmend.frozen import Frozen
 from stackmend.worker.context import Shape
 
 #: The links between an accelerator and a model, in the order in which each needs those before it.
-LinkName = Literal["host", "driver", "toolkit", "reservation", "container", "server", "model"]
+LinkName = Literal[
+    "host", "driver", "toolkit", "reservation", "container", "server", "model", "reload"
+]
 
 #: ``unused``: nothing needs it, as in a host without an accelerator.
 LinkStatus = Literal["ok", "broken", "unknown", "unused"]
@@ -52,6 +54,10 @@ class AcceleratorChain(Frozen):
     def broken(self) -> Link | None:
         """The first link that is broken."""
         return next((link for link in self.links if link.status == "broken"), None)
+
+    def get_link(self, name: LinkName) -> Link:
+        """The link of a name."""
+        return next(link for link in self.links if link.name == name)
 
     def __str__(self) -> str:
         used = ", ".join(f"{link.name} {link.status}" for link in self.links if not link.unused)
@@ -218,6 +224,20 @@ class Inside(Frozen):
     output: str = ""
 
 
+class Scope(Frozen):
+    """What systemd lets a container's control group open, and would again at a daemon-reload.
+
+    :param policy: ``strict`` or ``closed`` where only what is listed may be opened.
+    :param allowed: device files, ``/dev/char/MAJOR:MINOR`` or kinds of them (``char-NAME``), each
+        with the access that is allowed.
+    :param numbers: of the host's device files of NVIDIA's GPUs, ``MAJOR:MINOR``.
+    """
+
+    policy: str
+    allowed: tuple[tuple[str, str], ...] = ()
+    numbers: tuple[tuple[str, str], ...] = ()
+
+
 class Usage(Frozen):
     """What the processes of the server use.
 
@@ -365,6 +385,7 @@ class WorkerAcceleration(Frozen):
     :param answers: whether it answers at all.
     :param unit: of systemd, where the server is a process of one.
     :param inside: what the container has of accelerators; ``None`` where it does not run.
+    :param scope: what systemd knows of the container's control group; ``None`` where it has none.
     :param address: where it answers from the host, with its port; ``None`` where it does not.
     :param samples: the loaded models, at each sample; none where the server does not list them.
     :param stored: the models that the server has.
@@ -388,6 +409,7 @@ class WorkerAcceleration(Frozen):
     version: str = ""
     address: tuple[str, int] | None = None
     inside: Inside | None = None
+    scope: Scope | None = None
     usage: Usage = Usage()
     samples: tuple[tuple[LoadedModel, ...], ...] = ()
     stored: tuple[StoredModel, ...] = ()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from stackmend.errors import StepError
-from stackmend.worker.benchmark import statistics
+from stackmend.models.spec import DEFAULT_PORT
+from stackmend.reporting import announce
+from stackmend.worker.benchmark import conditions, progress, statistics, store, turns
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.interleaving import measure_interleaved
 from stackmend.worker.benchmark.learning import TooSlow
 from stackmend.worker.benchmark.measuring import measure
 from stackmend.worker.benchmark.state import Comparison, Fingerprint, Measurement, Result
+from stackmend.worker.move.spec import ATTEMPTS
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
     from stackmend.worker.benchmark.progress import OnProgress
     from stackmend.worker.benchmark.spec import Profile
     from stackmend.worker.benchmark.state import Level, Summary
+    from stackmend.worker.move.spec import MovePolicy
+    from stackmend.worker.move.state import Move, Runner
 
 #: What decides.
 FIGURE = "output_tps"
@@ -53,6 +60,78 @@ class Measured(NamedTuple):
         return max(ends, default=self.cut)
 
 
+def measure_move(
+    host: Host, spec: MovePolicy, move: Move, phase: str, find: Callable[[str], Runner]
+) -> Measured:
+    """Measure both of a move, once more where that cannot be compared, and collect what it is.
+
+    :param host: the host.
+    :param spec: how both are measured, and what may be done although it disturbs.
+    :param phase: whether clients call the legacy worker meanwhile (``before``) or the new one.
+    :param find: the container of a service, which runs.
+    :raises StepError: one of them cannot be measured.
+    """
+    endpoint = Endpoint("openai", find(move.legacy).addresses[0], move.port, "")
+    # Those of worker.benchmarked: what it measures spoils this, and this what it measures.
+    with turns.hold_turn(host, endpoint) as lease:
+        source, target = find(move.legacy), find(move.target)
+        reader = conditions.guard(
+            conditions.make_reader(host, (source.process, target.process)),
+            lease.check,
+            'to allow it, add to the section "engine": "allow": ["memory"]',
+            allowed="memory" in spec.allow,
+        )
+        pair = (source.addresses[0], move.port), (target.addresses[0], DEFAULT_PORT)
+        for attempt in range(1, ATTEMPTS + 1):
+            started = time.time()
+            try:
+                with progress.display(host, f"{move.legacy}, {move.target}") as on_progress:
+                    measured = measure_both(
+                        host,
+                        *pair,
+                        move.models[0].name,
+                        spec.profile,
+                        spec.margin,
+                        reader,
+                        on_progress,
+                    )
+            except conditions.Shortage:
+                # It would run out of memory again.
+                raise
+            except StepError as error:
+                if attempt == ATTEMPTS:
+                    raise
+                # What disturbs one measurement is no reason to recreate clients.
+                announce.show_line(host, f"  measured again: {error}")
+            else:
+                _collect(host, spec, move, phase, measured, started)
+                return measured
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _collect(
+    host: Host, spec: MovePolicy, move: Move, phase: str, measured: Measured, at: float
+) -> None:
+    """Write both to the controller, as ``worker.benchmarked`` does; no move fails of that."""
+    called = move.legacy if phase == "before" else move.target
+    cause = f"{move.legacy} is moved to {move.target}; clients called {called}"
+    model = move.models[0].name
+    old = make_measurement(
+        host.name, "openai", move.legacy, move.engine, model, measured.old, cause, at
+    )
+    new = make_measurement(
+        host.name, "ollama", move.target, spec.engine, model, measured.new, cause, at
+    )
+    try:
+        result = make_result(measured, old, new, spec.profile)
+        path = store.collect(host, f"move.{move.target}", result)
+    except StepError as error:
+        announce.show_line(host, f"  {error}")
+        return
+    if path is not None:
+        announce.show_line(host, f"  measured: {path}")
+
+
 def measure_both(
     host: Host,
     old: tuple[str, int],
@@ -63,20 +142,25 @@ def measure_both(
     read_conditions: ReadConditions | None = None,
     on_progress: OnProgress = lambda *_: None,
 ) -> Measured:
-    """Measure two servers of OpenAI's API in turns, old, new, new, old.
+    """Measure a server of OpenAI's API and an Ollama in turns, old, new, new, old.
+
+    Both have the model in memory before anything counts, and keep it. Ollama is asked by its own
+    API, which keeps the model until the end and says of each answer whether it was loaded for it;
+    through OpenAI's that would be time to the first token. Of both the prompts are read as they
+    are sent, without a template.
 
     A legacy worker that ends no request within the profile's ``timeout`` has no levels: the new one
     is held against the most that it can have written in that time.
 
     :param old: address and port of the legacy worker, as the host sees it.
-    :param new: those of the new one.
+    :param new: those of the new one, an Ollama.
     :param model: the name that clients ask for.
     :param margin: by how much they have to differ.
     :param read_conditions: reads what the host does meanwhile.
     :param on_progress: called after each request.
     :raises StepError: one of them cannot be measured.
     """
-    ends = [Endpoint("openai", address, port, model) for address, port in (old, new)]
+    ends = [Endpoint("openai", *old, model), Endpoint("ollama", *new, model)]
     try:
         levels = measure_interleaved(host, ends[0], ends[1], profile, read_conditions, on_progress)
     except TooSlow as error:
@@ -129,6 +213,7 @@ def _decide(found: Comparison) -> Comparison:
 
 def make_measurement(
     host: str,
+    target: Literal["openai", "ollama"],
     service: str,
     engine: str,
     model: str,
@@ -139,10 +224,11 @@ def make_measurement(
     """One side as measurements are kept.
 
     :param host: the host's name in the inventory.
+    :param target: the API that it was asked by.
     :param at: when it began, in seconds since 1970.
     """
     return Measurement(
-        target="openai",
+        target=target,
         name=f"service {service}",
         model=model,
         host=host,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 from stackmend import compose, connection
 from stackmend.checks.spec import HttpCheck
@@ -19,9 +17,9 @@ from stackmend.models.spec import DEFAULT_PORT, Name
 from stackmend.models.state import Server
 from stackmend.paths import STATE_ROOT
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
-from stackmend.reporting import announce
 from stackmend.worker.move import client, commands
 from stackmend.worker.move.facts import WorkerMove, parse_callers
+from stackmend.worker.move.observing import ProjectObserver
 from stackmend.worker.move.plan import (
     Action,
     AddService,
@@ -51,13 +49,12 @@ from stackmend.worker.move.plan import (
     return_failed,
 )
 from stackmend.worker.move.plan import plan as decide
+from stackmend.worker.move.spec import ATTEMPTS
 from stackmend.worker.move.state import (
-    Answer,
     HostMove,
     Legacy,
     Move,
     MoveRecord,
-    ProjectView,
     Runner,
     Stage,
 )
@@ -68,8 +65,6 @@ if TYPE_CHECKING:
     from stackmend.compose.spec import ComposeSpec
     from stackmend.connection import Lease
     from stackmend.reporting import Collector
-    from stackmend.worker.benchmark.conditions import ReadConditions
-    from stackmend.worker.benchmark.spec import BenchmarkSpec
     from stackmend.worker.move.measuring import Measured
     from stackmend.worker.move.spec import MovePolicy
 
@@ -78,9 +73,6 @@ COPYING = 6 * 3600.0
 
 #: Seconds that the image of the new one may take to be pulled.
 PULLING = 7200.0
-
-#: How often both are measured until that can be compared.
-ATTEMPTS = 3
 
 #: How often it is read who is connected to a legacy worker that is to be stopped.
 READINGS = 3
@@ -151,9 +143,12 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         self._key = make_key(self.spec, [runner for runner, _ in candidates])
         if record is not None and is_final(record, self._key):
             return Observation(decide(self.spec, state, self._key), state)
-        answers = self._ask(candidates)
+        observer = ProjectObserver(self.host, self.spec, self.project)
+        answers = observer.ask(candidates)
         legacies = identify(candidates, answers)
-        designed = self._assemble(state, legacies[0]) if len(legacies) == 1 else None
+        designed = None
+        if len(legacies) == 1:
+            designed = self._assemble(state, legacies[0], observer)
         self._designed = designed or Designed()
         plan = decide(self.spec, state, self._key, legacies, designed)
         silent = tuple(find_silent(candidates, answers)) if not legacies else ()
@@ -185,17 +180,9 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         # What changes the project is limited as compose.stack is, forward and back.
         return limit + 4 * (self.project.health_timeout + connection.LIMIT)
 
-    def _ask(self, candidates: tuple[tuple[Runner, int], ...]) -> dict[str, Answer]:
-        found: dict[str, Answer] = {}
-        for runner, port in candidates:
-            for address in runner.addresses[:1]:
-                spec = self._describe_server("openai", runner.service, port)
-                if answer := client.read_answer(self.host, spec, address, port):
-                    found[runner.id] = answer
-        return found
-
-    def _assemble(self, state: HostMove, legacy: Legacy) -> Designed:
-        view = self._describe_project(state, legacy)
+    def _assemble(self, state: HostMove, legacy: Legacy, observer: ProjectObserver) -> Designed:
+        view = observer.describe(state, legacy)
+        self._waiting = view.waits
         if not view.problem:
             return assemble_move(self.spec, state, legacy, view)
         refusal = Refusal(
@@ -204,107 +191,6 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             remedy="bring the project to what its files declare: compose.stack says what is wrong",
         )
         return Designed(refusals=(refusal,))
-
-    def _describe_project(self, state: HostMove, legacy: Legacy) -> ProjectView:
-        found = compose.observe_project(self.host, self.project)
-        self._waiting = not isinstance(found, str) and not found.converged
-        if isinstance(found, str):
-            return ProjectView(problem=found)
-        problem = ""
-        if found.names_files:
-            problem = (
-                "the project's .env names its compose files, and no other can be laid over them"
-            )
-        elif self._waiting:
-            problem = f"{self.project.project} is not yet what its files declare, or not healthy"
-        return ProjectView(
-            config=found.declared.config,
-            image_env={name: image.env for name, image in found.declared.images.items()},
-            files=found.files,
-            compose_files=found.laid_over,
-            directory=self.project.directory,
-            checked=self._list_checked(),
-            asked=self._list_asked(),
-            served=self._list_served(state),
-            minimum_free=int(self.project.minimum_free),
-            busy={} if problem else self._list_busy(state, legacy),
-            absent=self._list_absent(legacy.runner),
-            problem=problem,
-        )
-
-    def _list_absent(self, runner: Runner) -> tuple[str, ...]:
-        """The files that are set for models, and that the legacy worker has not."""
-        known = {file.path for file in runner.files if file.size}
-        if not (paths := sorted({*self.spec.models.values()} - known)):
-            return ()
-        command = commands.list_absent(runner.id, paths)
-        try:
-            result = connection.run(self.host, command, readonly=True, timeout=connection.TIMEOUT)
-        except connection.CommandTimeout:
-            return ()
-        lines = result.text.splitlines()
-        return tuple(path for path in paths if path in lines)
-
-    def _list_busy(self, state: HostMove, legacy: Legacy) -> dict[str, str]:
-        """Which of the two computes for others now, by the rule of ``worker.benchmarked``."""
-        target, port = self.spec.target, legacy.answer.port if legacy.answer else None
-        silence = legacy.answer.silence if legacy.answer else ""
-        found = {legacy.service: silence or self._read_busy("openai", legacy.service, port)}
-        if any(runner.service == target for runner in state.runners):
-            found[target] = self._read_busy("ollama", target, None)
-        return {service: reason for service, reason in found.items() if reason}
-
-    def _read_busy(
-        self, target: Literal["openai", "ollama"], service: str, port: int | None
-    ) -> str:
-        """What a service computes for others now; nothing where that may be disturbed."""
-        if "busy" in self.spec.allow:
-            return ""
-        from stackmend.worker.benchmark import occupation
-
-        return occupation.read_busy(self.host, self._describe_server(target, service, port))
-
-    def _describe_server(
-        self, target: Literal["openai", "ollama"], service: str, port: int | None
-    ) -> BenchmarkSpec:
-        """A service as ``worker.benchmarked`` has it, with the consent of this room."""
-        from stackmend.worker.benchmark import BenchmarkSpec
-
-        return BenchmarkSpec(
-            target=target,
-            service=service,
-            port=port,
-            project=self.project.project,
-            allow=("busy",) if "busy" in self.spec.allow else (),
-        )
-
-    def _list_checked(self) -> tuple[str, ...]:
-        """The services that checks are asked in, or that their addresses name."""
-        named = [name for _, name in self.project.list_named_services()]
-        for check in self.project.checks:
-            address = getattr(check, "url", None) or getattr(check, "address", None) or ""
-            if getattr(check, "inside", None):
-                named.append(
-                    urlsplit(address if "//" in address else f"//{address}").hostname or ""
-                )
-        return tuple(sorted({*filter(None, named)}))
-
-    def _list_asked(self) -> tuple[int, ...]:
-        """The ports that checks ask of the host itself."""
-        found = set()
-        for check in self.project.checks:
-            address = getattr(check, "url", None) or getattr(check, "address", None) or ""
-            if address and not getattr(check, "inside", None):
-                with suppress(ValueError):
-                    found.add(urlsplit(address if "//" in address else f"//{address}").port or 80)
-        return tuple(sorted(found))
-
-    def _list_served(self, state: HostMove) -> tuple[str, ...] | None:
-        """The models of an Ollama that the project has already."""
-        for runner in state.runners:
-            if runner.service == self.spec.target and runner.addresses:
-                return client.list_models(self.host, runner.addresses[0], DEFAULT_PORT)
-        return None
 
     # What is done
 
@@ -461,81 +347,11 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         return record
 
     def _measure_both(self, move: Move, action: Measure) -> Measured:
-        """Both, measured in turns; once more where that cannot be compared."""
+        """Both, measured in turns."""
         # What measures is loaded where something is measured.
-        from stackmend.worker.benchmark import conditions, turns
-        from stackmend.worker.benchmark.endpoint import Endpoint
+        from stackmend.worker.move.measuring import measure_move
 
-        endpoint = Endpoint("openai", self._locate(self._find(move.legacy))[0], move.port, "")
-        # Those of worker.benchmarked: what it measures spoils this, and this what it measures.
-        with turns.hold_turn(self.host, endpoint) as lease:
-            source, target = self._find(move.legacy), self._find(move.target)
-            reader = conditions.guard(
-                conditions.make_reader(self.host, (source.process, target.process)),
-                lease.check,
-                'to allow it, add to the section "engine": "allow": ["memory"]',
-                allowed="memory" in self.spec.allow,
-            )
-            return self._measure_pair(move, action, (source, target), reader)
-
-    def _measure_pair(
-        self, move: Move, action: Measure, runners: tuple[Runner, Runner], reader: ReadConditions
-    ) -> Measured:
-        from stackmend.worker.benchmark import conditions, progress
-        from stackmend.worker.move.measuring import measure_both
-
-        pair = (runners[0].addresses[0], move.port), self._locate(runners[1])
-        for attempt in range(1, ATTEMPTS + 1):
-            started = time.time()
-            try:
-                with progress.display(self.host, f"{move.legacy}, {move.target}") as on_progress:
-                    measured = measure_both(
-                        self.host,
-                        *pair,
-                        move.models[0].name,
-                        self.spec.profile,
-                        self.spec.margin,
-                        reader,
-                        on_progress,
-                    )
-            except conditions.Shortage:
-                # It would run out of memory again.
-                raise
-            except StepError as error:
-                if attempt == ATTEMPTS:
-                    raise
-                # What disturbs one measurement is no reason to recreate clients.
-                announce.show_line(self.host, f"  measured again: {error}")
-            else:
-                self._collect(move, action, measured, started)
-                return measured
-        raise AssertionError("the last attempt returns or raises")
-
-    def _collect(self, move: Move, action: Measure, measured: Measured, at: float) -> None:
-        """Write both to the controller, as ``worker.benchmarked`` does; no move fails of that."""
-        from stackmend.worker.benchmark import store
-        from stackmend.worker.move.measuring import make_measurement, make_result
-
-        called = move.legacy if action.phase == "before" else move.target
-        cause = f"{move.legacy} is moved to {move.target}; clients called {called}"
-        sides = (
-            (move.legacy, move.engine, measured.old),
-            (move.target, self.spec.engine, measured.new),
-        )
-        old, new = (
-            make_measurement(
-                self.host.name, service, engine, move.models[0].name, levels, cause, at
-            )
-            for service, engine, levels in sides
-        )
-        try:
-            result = make_result(measured, old, new, self.spec.profile)
-            path = store.collect(self.host, f"move.{move.target}", result)
-        except StepError as error:
-            announce.show_line(self.host, f"  {error}")
-            return
-        if path is not None:
-            announce.show_line(self.host, f"  measured: {path}")
+        return measure_move(self.host, self.spec, move, action.phase, self._find)
 
     def _switch_clients(self, move: Move) -> None:
         """Have the clients call the new one, and ask it from each client's own network."""

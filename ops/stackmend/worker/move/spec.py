@@ -14,6 +14,9 @@ from stackmend.worker.benchmark.spec import Profile
 
 _SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,199}")
 
+#: How often both are measured until that can be compared.
+ATTEMPTS = 3
+
 #: What the added service has of us, whatever else is set for it.
 _OWN_KEYS = frozenset({"image", "volumes", "healthcheck", "container_name", "profiles", "networks"})
 

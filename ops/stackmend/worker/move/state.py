@@ -231,6 +231,7 @@ class ProjectView(Frozen):
     :param busy: the services that compute for others now, by name, with what says so.
     :param absent: the files that are set for models, and that the legacy worker has not.
     :param problem: why it cannot be read, or must not be changed now.
+    :param waits: whether what brings it to its files comes before the move, in the same run.
     """
 
     config: Mapping[str, Any] = {}
@@ -245,3 +246,4 @@ class ProjectView(Frozen):
     busy: Mapping[str, str] = {}
     absent: tuple[str, ...] = ()
     problem: str = ""
+    waits: bool = False

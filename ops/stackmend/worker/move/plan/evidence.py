@@ -4,36 +4,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from stackmend.decision import Finding
-from stackmend.worker.engines import PORTS
+from stackmend.worker.engines import COMMANDS, IMAGES, PORTS, is_ollama, strip_tag
 from stackmend.worker.move.state import Answer, Legacy, Runner
 
-#: Images by parts of their name, without registry and tag, and the engine in each.
-_IMAGES = (
-    (re.compile(r"llama-?cpp-?python"), "llama-cpp-python"),
-    (re.compile(r"llama[._-]?cpp|llama-server"), "llama.cpp"),
-    (re.compile(r"local-?ai"), "LocalAI"),
-    (re.compile(r"koboldcpp"), "koboldcpp"),
-    (re.compile(r"llamafile"), "llamafile"),
-)
 #: Labels of images that name what is in them.
 _LABELS = ("org.opencontainers.image.title", "org.opencontainers.image.source")
-
-#: Commands likewise.
-_COMMANDS = (
-    (re.compile(r"(?:^|[\s/])llama_cpp[./]server"), "llama-cpp-python"),
-    (re.compile(r"(?:^|[\s/])(?:llama-server|llama-cpp-server)(?:\s|$)"), "llama.cpp"),
-    (re.compile(r"(?:^|[\s/])local-ai(?:\s|$)"), "LocalAI"),
-    (re.compile(r"(?:^|[\s/])koboldcpp"), "koboldcpp"),
-    (re.compile(r"\.llamafile(?:\s|$)"), "llamafile"),
-    (re.compile(r"(?:^|\s)(?:-m|--model)[\s=]\S+\.gguf(?:\s|$)", re.I), "llama.cpp"),
-)
 
 _LIBRARIES = (
     (re.compile(r"(?:^|/)(?:llama_cpp|llama-cpp-python)/"), "llama-cpp-python"),
     (re.compile(r"(?:^|/)lib(?:llama|ggml)[\w.-]*\.so|(?:^|/)xllamacpp"), "llama.cpp"),
 )
-
-_OLLAMA = re.compile(r"(?:^|/)ollama(?::|@|$)|(?:^|[\s/])ollama\s+(?:serve|start)(?:\s|$)")
 
 _PORT_OPTION = re.compile(r"(?:^|\s)--port[\s=](\d{1,5})(?:\s|$)")
 _BASE_URL = re.compile(r"^https?://([A-Za-z0-9_.-]{1,253}):(\d{1,5})(?:/|$)")
@@ -125,25 +105,24 @@ def find_port(runner: Runner, engine: str) -> int:
 
 def _is_ollama(runner: Runner) -> bool:
     """Whether it is Ollama itself, which maps the same libraries."""
-    return bool(_OLLAMA.search(runner.image) or _OLLAMA.search(" ".join(runner.command)))
+    return is_ollama(runner.image, " ".join(runner.command))
 
 
 def _collect(runner: Runner) -> tuple[str, list[str]]:
     """The engine that a container itself names, and by what."""
     engines: list[str] = []
     evidence: list[str] = []
-    image = runner.image.partition("@")[0]
-    path = image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else image
+    path = strip_tag(runner.image)
     labels = [f"{key}={runner.image_labels[key]}" for key in _LABELS if key in runner.image_labels]
     for text, what in (
         (path, f"its image is {runner.image}"),
         *((text, f"its image has the label {text}") for text in labels),
     ):
-        if engine := _match(_IMAGES, text.lower()):
+        if engine := _match(IMAGES, text.lower()):
             engines.append(engine)
             evidence.append(what)
     command = " ".join(runner.command)
-    if found := _find(_COMMANDS, command):
+    if found := _find(COMMANDS, command):
         engines.append(found[0])
         evidence.append(f"its command has {found[1]}")
     for library in runner.libraries:
