@@ -308,7 +308,7 @@ def test_what_only_the_running_stack_shows(host: LabHost, tmp_path: Path) -> Non
         ),
         "apart": (
             {"environment": {"UPSTREAM": "http://page:80"}, "networks": ["back"]},
-            "apart and page have no network in common",
+            "apart and page have no network in common: apart is on back, page is on default",
         ),
     }
     for name, (body, _) in faults.items():

@@ -347,27 +347,46 @@ def test_a_name_that_a_project_on_the_same_network_may_have_is_not_rewritten(
 
 
 @pytest.mark.parametrize(
-    ("mine", "its", "host"),
+    ("mine", "its", "host", "cause", "remedy"),
     [
-        ({"networks": {"front": None}}, {"networks": {"back": None}}, "redis"),
-        ({"networks": {"front": None}}, {"networks": {"back": {"aliases": ["cache"]}}}, "cache"),
+        (
+            {"networks": {"front": None}},
+            {"networks": {"back": None}},
+            "redis",
+            "app and redis have no network in common: app is on front, redis is on back",
+            "add one network to both app and redis",
+        ),
+        (
+            {"networks": {"front": None}},
+            {"networks": {"back": {"aliases": ["cache"]}}},
+            "cache",
+            "app and redis have no network in common: app is on front, redis is on back",
+            "add one network to both app and redis",
+        ),
         (
             {"networks": {"front": None, "other": None}},
             {"networks": {"back": None}, "container_name": "my-redis"},
             "my-redis",
+            "app and redis have no network in common: app is on front, other, redis is on back",
+            "add one network to both app and redis",
         ),
         (
             {"networks": {"front": None, "back": None}},
             {"networks": {"back": {}, "third": {"aliases": ["cache"]}}},
             "cache",
+            "redis has the name cache on no network of app, and they share back",
+            "use the name redis, or give it the alias cache on back",
         ),
     ],
 )
 def test_a_name_on_a_network_that_is_not_shared(
-    mine: dict[str, Any], its: dict[str, Any], host: str
+    mine: dict[str, Any], its: dict[str, Any], host: str, cause: str, remedy: str
 ) -> None:
     config = project({"app": app({"URL": f"redis://{host}:6379"}, **mine), "redis": REDIS | its})
     assert reasons(config) == [("wrong", "not-shared", "")]
+    (found,) = judge(config)
+    assert found.address.networks == ()
+    assert (found.cause, found.remedy) == (cause, remedy)
 
 
 def test_loopback_for_a_service_that_cannot_be_reached_is_not_rewritten() -> None:
@@ -379,7 +398,8 @@ def test_loopback_for_a_service_that_cannot_be_reached_is_not_rewritten() -> Non
     )
     (found,) = (one for one in judge(config) if one.status == "wrong")
     assert (found.right, found.edits) == ("", ())
-    assert "no network in common" in found.cause
+    expected = "app and redis have no network in common: app is on a, redis is on b"
+    assert found.cause.endswith(f"; {expected}")
 
 
 GATEWAY = "host.docker.internal"

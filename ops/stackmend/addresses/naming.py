@@ -4,7 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stackmend.addresses.corrections import report_ambiguous, report_rewritten, report_wrong
+from stackmend.addresses.corrections import (
+    explain_apart,
+    report_ambiguous,
+    report_rewritten,
+    report_wrong,
+)
 from stackmend.addresses.kinds import find_kind_of_name, is_address_name
 from stackmend.addresses.slips import is_similar
 from stackmend.addresses.stack import Stack
@@ -38,14 +43,22 @@ def classify_name(stack: Stack, address: Address) -> Judgement:
             or stack.is_of_another(address)
         ):
             return Judgement(address=address)
-        return Judgement(
-            address=address,
-            status="wrong",
-            reason="not-shared",
-            cause=f"{service} and {elsewhere[0]} have no network in common",
-            remedy=f"add one network to both {service} and {elsewhere[0]}",
-        )
+        return _report_not_shared(stack, address, elsewhere[0])
     return _classify_unknown(stack, address)
+
+
+def _report_not_shared(stack: Stack, address: Address, target: str) -> Judgement:
+    """A name that a service has on networks of its own alone."""
+    service, host = address.place.service, address.host
+    cause = explain_apart(stack, service, target)
+    remedy = f"add one network to both {service} and {target}"
+    if shared := sorted(stack.names.networks[service] & stack.names.networks[target]):
+        joined = ", ".join(shared)
+        cause = f"{target} has the name {host} on no network of {service}, and they share {joined}"
+        remedy = f"use the name {target}, or give it the alias {host} on {shared[0]}"
+    return Judgement(
+        address=address, status="wrong", reason="not-shared", cause=cause, remedy=remedy
+    )
 
 
 def _classify_bridge(stack: Stack, address: Address) -> Judgement:

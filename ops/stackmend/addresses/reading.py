@@ -13,6 +13,7 @@ from stackmend.addresses.kinds import (
     is_known_scheme,
     is_loopback,
 )
+from stackmend.addresses.networks import Networks
 from stackmend.addresses.normalization import normalize, to_number
 from stackmend.addresses.state import Address, ImageFacts, Kind, Place, Side
 
@@ -133,6 +134,9 @@ def read(
         >>> config = {"services": {"api": {"environment": {"URL": "redis://:p@localhost"}}}}
         >>> [(one.host, one.port, one.url) for one in read(config)]
         [('localhost', 6379, 'redis://***@localhost')]
+        >>> config = {"services": {"api": {"environment": {"URL": "redis://redis"}}, "redis": {}}}
+        >>> [(one.target, one.networks) for one in read(config)]
+        [('redis', ('default',))]
     """
     images = images or {}
     config = normalize(config)
@@ -157,16 +161,20 @@ def read(
         for source in list_mounted(config, name):
             if source in (mounted or {}):
                 found += _read_file(name, source, (mounted or {})[source])
-    return tuple(
-        _set_target(address, targets[address.host]) if address.host in targets else address
-        for address in found
-    )
+    joined = Networks(services, str(config.get("name") or ""))
+    return tuple(_set_target(address, targets, joined) for address in found)
 
 
-def _set_target(address: Address, target: str) -> Address:
+def _set_target(address: Address, targets: Mapping[str, str], joined: Networks) -> Address:
     """An address of a service of the project, which no browser knows and nobody else listens on."""
-    update: dict[str, Any] = {"target": target}
-    place, port = address.place, address.explicit or address.port_place or address.scheme
+    place = address.place
+    # Of several services that have a name, the one that it leads to from there.
+    found = joined.resolve(place.service, address.host) or (targets.get(address.host, ""),)
+    if not (target := found[0]):
+        return address
+    shared = joined.list_shared(place.service, target, address.host)
+    update: dict[str, Any] = {"target": target, "networks": shared}
+    port = address.explicit or address.port_place or address.scheme
     if (
         address.side in ("browser", "bind")
         and port

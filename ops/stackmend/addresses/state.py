@@ -108,6 +108,8 @@ class Address(Frozen):
         a port, and which the service has of an env file.
     :param explicit: whether the port is written within the span.
     :param target: the service it names; empty where it names none.
+    :param networks: the project's networks on which the service finds its target by that host;
+        none where they share none, and ``None`` where it names no service.
     :param side: who connects to it.
     :param user: whether a user's name stands before the host, other than ``default``.
     :param password: whether a password does.
@@ -125,6 +127,7 @@ class Address(Frozen):
     published: bool = False
     explicit: bool = False
     target: str = ""
+    networks: tuple[str, ...] | None = None
     side: Side = "server"
     user: bool = False
     password: bool = False

@@ -735,10 +735,12 @@ def _find_unheard(draft: Draft, change: Change, line: str) -> None:
 
 
 def describe(judgement: Judgement) -> str:
-    """Where an address stands, what it is, and what it should be."""
+    """Where an address stands, what it is, by which networks it leads, and what it should be."""
     place = judgement.address.place
     right = f"; right: {show(judgement.right)}" if judgement.right else ""
-    return f"{place.source}: {place.name} is {show(judgement.address.url)}{right}"
+    networks = judgement.address.networks
+    over = f", over network {', '.join(networks)}" if networks else ""
+    return f"{place.source}: {place.name} is {show(judgement.address.url)}{over}{right}"
 
 
 def _name_link(result: CheckResult, judgements: Iterable[Judgement]) -> str:
