@@ -55,7 +55,7 @@ def classify(
         >>> services = {"api": {"environment": {"URL": "redis://localhost"}}, "redis": {}}
         >>> config = {"services": services}
         >>> [(one.status, one.right) for one in classify(read(config), config)]
-        [('wrong', 'redis')]
+        [('wrong', 'redis:6379')]
     """
     stack = Stack(addresses, config, running, images)
     swapped = find_swapped(addresses)

@@ -220,6 +220,7 @@ class Running(Frozen):
     :param joined: the networks, by their names on the host, that containers of others are on.
     :param elsewhere: names that these containers or their services have, whether they run or not,
         in lower case.
+    :param environments: those of the containers that run, by service and by their names.
     """
 
     services: Mapping[str, RunningService] = {}
@@ -227,6 +228,7 @@ class Running(Frozen):
     filtered: tuple[int, ...] = ()
     joined: frozenset[str] = frozenset()
     elsewhere: frozenset[str] = frozenset()
+    environments: Mapping[str, Mapping[str, Mapping[str, str]]] = {}
 
 
 class Link(Frozen):

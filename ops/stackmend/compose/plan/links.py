@@ -97,6 +97,7 @@ class Links(Frozen):
     """What is known of a project's links.
 
     :param judgements: what the addresses are by the declaration, and by what runs.
+    :param running: what is not right of what containers have otherwise than it declares.
     :param links: those that are to be proven.
     :param results: what asking for them found, by the checks' names.
     :param correction: what corrects the project's own files.
@@ -110,6 +111,7 @@ class Links(Frozen):
     """
 
     judgements: tuple[Judgement, ...] = ()
+    running: tuple[Judgement, ...] = ()
     links: tuple[Link, ...] = ()
     results: Mapping[str, CheckResult] = {}
     correction: Correction | None = None
@@ -211,13 +213,18 @@ def classify_links(
     found = addresses.locate(read, sources)
     known = declared.config, others, images, policy.ignore
     judgements = addresses.classify(found, *known)
-    links = _list_calls(judgements)
+    around = (others or Running()) if state is None else describe_others(state)
+    lived = addresses.classify_containers(
+        declared.config, around, images, policy.ignore, judgements
+    )
+    links = (*_list_calls(judgements), *_list_calls(lived))
     if state is not None:
         running = _describe_running(links, declared, state, results or {}, listeners or {})
         judgements = addresses.classify(found, known[0], running, *known[2:])
     variables = _list_variables(found, declared, images) if policy.ignore else {}
     return Links(
         judgements=judgements,
+        running=lived,
         links=links,
         results=results or {},
         refused=_list_refused(spec, judgements, sources, declared),
@@ -326,7 +333,12 @@ def _describe_running(
 
 
 def describe_others(state: StackState) -> Running:
-    """What is known of others on a host before anything of the project runs there."""
+    """What is known of a host's containers without asking them: others', and environments."""
+    environments: dict[str, dict[str, Mapping[str, str]]] = {}
+    for container in state.containers:
+        if container.running and container.service and not container.oneoff:
+            environment = container.shape.get("environment") or {}
+            environments.setdefault(container.service, {})[container.name] = environment
     return Running(
         joined=frozenset(
             network
@@ -334,6 +346,7 @@ def describe_others(state: StackState) -> Running:
             for network in container.endpoints
         ),
         elsewhere=frozenset(name.lower() for name in state.elsewhere),
+        environments=environments,
     )
 
 
@@ -622,6 +635,8 @@ def find_links(draft: Draft, links: Links) -> None:
             )
         else:
             _find_wrong(draft, judgement, links)
+    for judgement in links.running:
+        _find_running(draft, judgement, links)
     for line in links.unread:
         subject, _, cause = line.partition(" is ")
         remedy = f'shorten it, or add "{subject}" to "ignore" of the section "links"'
@@ -717,6 +732,24 @@ def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
         evidence=[*evidence, *_quote(result, judgement)],
         remedy=remedy,
         blocks=links.is_broken(judgement),
+    )
+
+
+def _find_running(draft: Draft, judgement: Judgement, links: Links) -> None:
+    """Note what a container has otherwise than its declaration, where this run leaves it so."""
+    if judgement.address.place.service in draft.steps or links.get_outcome(judgement) == "passed":
+        return
+    draft.find(
+        judgement.subject,
+        "link",
+        judgement.cause,
+        evidence=[
+            describe(judgement),
+            *judgement.readings,
+            *_quote(links.get_result(judgement), judgement),
+        ],
+        remedy=judgement.remedy,
+        blocks=False,
     )
 
 
