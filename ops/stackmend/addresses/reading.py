@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from stackmend.addresses.applications import list_overruled
 from stackmend.addresses.files import LARGEST, flatten
 from stackmend.addresses.kinds import (
     BROWSED,
@@ -122,7 +123,8 @@ def read(
 ) -> tuple[Address, ...]:
     """Every address that a service has: in its environment, its commands and its healthcheck.
 
-    Nothing is thought of them: what is no service of the project is read as well.
+    Nothing is thought of them: what is no service of the project is read as well. A variable that
+    its application does not read, because another takes its place, is not.
 
     :param config: what ``docker compose config --format json`` gives, ``$$`` unescaped.
     :param images: what images bring, by the name that services have for them; for an image that is
@@ -149,7 +151,10 @@ def read(
         own = {key: str(value) for key, value in (body.get("environment") or {}).items()
                if value is not None}  # fmt: skip
         both = {**brought, **own}
+        overruled = list_overruled(body, both)
         for key, value in both.items():
+            if key in overruled:
+                continue
             kind: Kind = "environment" if key in own else "image"
             found += _read_pair(name, kind, key, value, both)
         for part, words in (
