@@ -512,6 +512,23 @@ def test_a_borrowed_network_has_the_name_of_its_owner(scheme: str) -> None:
             {"network_mode": "bridge"},
             [],
         ),
+        (
+            {"network_mode": "bridge", "links": ["redis:store"]},
+            {"network_mode": "bridge"},
+            [("wrong", "default-bridge", "store:6379")],
+        ),
+        (
+            {"network_mode": "bridge", "links": ["redis:store", "redis:cache"]},
+            {"network_mode": "bridge"},
+            [("wrong", "default-bridge", "")],
+        ),
+        ({"network_mode": "bridge", "links": ["redis"]}, {}, [("wrong", "default-bridge", "")]),
+        (
+            {"network_mode": "bridge", "links": ["redis:store"]},
+            {},
+            [("wrong", "default-bridge", "")],
+        ),
+        ({"network_mode": "bridge", "links": ["gone:redis"]}, {}, []),
         ({}, {"network_mode": "none"}, [("wrong", "not-shared", "")]),
     ],
 )
@@ -520,6 +537,33 @@ def test_the_default_bridge_has_no_names(
 ) -> None:
     config = project({"app": app({"U": "redis://redis:6379"}, **mine), "redis": REDIS | its})
     assert reasons(config) == found
+
+
+def test_a_link_between_two_that_share_no_network_leads_nowhere() -> None:
+    body = app({"U": "redis://store:6379"}, links=["redis:store"], networks={"front": None})
+    right = project({"app": body, "redis": REDIS | {"networks": {"front": None}}})
+    apart = project({"app": body, "redis": REDIS | {"networks": {"back": None}}})
+    assert reasons(right) == []
+    assert reasons(apart) == [("wrong", "not-shared", "")]
+    assert judge(right)[0].address.networks == ("front",)
+    assert judge(apart)[0].address.target == "redis"
+
+
+def test_a_link_that_takes_anothers_name_leads_to_its_own() -> None:
+    """Within the service that has it, and only there."""
+    environment = {"U": "redis://redis:6379"}
+    services = {
+        "app": app(environment, links=["page:redis"]),
+        "side": app(environment),
+        "page": {"image": "example/page:1"},
+        "redis": REDIS,
+    }
+    running = Running(services={"page": RunningService(sockets=(Socket(port=80),))})
+    found = [(one.subject, one.reason, one.cause) for one in judge(project(services), running)]
+    assert found == [
+        ("app.U", "not-listening", "nothing in page listens on port 6379 (it listens on: 80)"),
+        ("side.U", "", ""),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,14 @@ class Names:
         """The services that answer to a name on any network."""
         return self._joined.list_elsewhere(host)
 
+    def list_linked(self, source: str) -> Mapping[str, str]:
+        """The names that a service has for others by its ``links``, each with whose it is."""
+        return self._joined.list_linked(source)
+
+    def is_on_bridge(self, name: str) -> bool:
+        """Whether a service is on Docker's default bridge."""
+        return self._joined.is_on_bridge(name)
+
     def is_elsewhere(self, source: str, host: str) -> bool:
         """Whether a service's own configuration says where a name leads."""
         body = self.services[self.owners[source] or source]

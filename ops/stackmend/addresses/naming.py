@@ -36,6 +36,9 @@ def classify_name(stack: Stack, address: Address) -> Judgement:
         return _classify_from_host(stack, address)
     if target and stack.names.get_mode(target):
         return _classify_borrowed(stack, address, target)
+    linked = stack.names.list_linked(service).get(host)
+    if linked and linked in stack.services:
+        return _report_not_shared(stack, address, linked)
     if elsewhere := stack.names.list_elsewhere(host):
         if (
             stack.names.has_foreign_names(service)
@@ -63,18 +66,31 @@ def _report_not_shared(stack: Stack, address: Address, target: str) -> Judgement
 
 def _classify_bridge(stack: Stack, address: Address) -> Judgement:
     service, host = address.place.service, address.host
-    linked = any(
-        host == str(link).rpartition(":")[2].lower()
-        for link in stack.services[service].get("links") or ()
-    )
+    linked = stack.names.list_linked(service)
+    on_bridge = {name for name in stack.services if stack.names.is_on_bridge(name)}
+    if target := linked.get(host):
+        if target not in stack.services or target in on_bridge:
+            return Judgement(address=address)
+        return Judgement(
+            address=address,
+            status="wrong",
+            reason="default-bridge",
+            cause=f"{service} is on Docker's default bridge and links to {target}, which is not",
+            remedy=f"remove network_mode from {service}, or put both on a network of the project",
+        )
     known = stack.names.list_elsewhere(host) or [n for n in stack.services if n.lower() == host]
-    if linked or not known or stack.is_unselected(address, known[0]):
+    if not known or stack.is_unselected(address, known[0]):
         return Judgement(address=address)
+    cause = f"{service} is on Docker's default bridge, where names lead nowhere"
+    aliases = [alias for alias, target in linked.items() if target == known[0]]
+    if len(aliases) == 1 and known[0] in on_bridge:
+        cause = f"{cause}; its links call {known[0]} {aliases[0]}"
+        return report_rewritten(address, "default-bridge", cause, aliases[0], address.port)
     return Judgement(
         address=address,
         status="wrong",
         reason="default-bridge",
-        cause=f"{service} is on Docker's default bridge, where names lead nowhere",
+        cause=cause,
         remedy=f"remove network_mode from {service}, or put both on a network of the project",
     )
 

@@ -37,7 +37,8 @@ class Networks:
 
     def resolve(self, source: str, host: str) -> tuple[str, ...]:
         """The services that a name leads to inside of another."""
-        if target := self._find_linked(source, host):
+        target = self.list_linked(source).get(host)
+        if target and self.list_shared(source, target, host):
             return (target,)
         own = self.networks[source]
         answers = self._names.get(host, {})
@@ -50,17 +51,21 @@ class Networks:
     def list_shared(self, source: str, target: str, host: str) -> tuple[str, ...]:
         """The networks on which a service finds another by a name, in the order of their keys."""
         own = self.networks[source]
-        if self._find_linked(source, host) == target:
+        if self.list_linked(source).get(host) == target:
+            if self.is_on_bridge(source) and self.is_on_bridge(target):
+                return ("bridge",)
             return tuple(sorted(own & self.networks.get(target, frozenset())))
         return tuple(sorted(own & self._names.get(host, {}).get(target, set())))
 
-    def _find_linked(self, source: str, host: str) -> str:
-        """The service that another has a name for by its ``links``; empty for none."""
-        for link in self._services[source].get("links") or ():
-            target, _, alias = str(link).partition(":")
-            if host == (alias or target).lower():
-                return target
-        return ""
+    def list_linked(self, source: str) -> dict[str, str]:
+        """The names that a service has for others by its ``links``, each with whose it is."""
+        pairs = [str(link).split(":") for link in self._services[source].get("links") or ()]
+        return {pair[-1].lower(): pair[0] for pair in reversed(pairs)}
+
+    def is_on_bridge(self, name: str) -> bool:
+        """Whether a service is on Docker's default bridge."""
+        owner = self.owners.get(name, "")
+        return bool(owner) and self.get_mode(owner) == "bridge"
 
     def _find_owner(self, name: str) -> str:
         for _ in range(len(self._services)):

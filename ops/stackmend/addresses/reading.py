@@ -174,8 +174,10 @@ def _set_target(address: Address, targets: Mapping[str, str], joined: Networks) 
     """An address of a service of the project, which no browser knows and nobody else listens on."""
     place = address.place
     # Of several services that have a name, the one that it leads to from there.
-    found = joined.resolve(place.service, address.host) or (targets.get(address.host, ""),)
-    if not (target := found[0]):
+    found = joined.resolve(place.service, address.host)
+    linked = joined.list_linked(place.service).get(address.host, "")
+    target = found[0] if found else linked or targets.get(address.host, "")
+    if not target:
         return address
     shared = joined.list_shared(place.service, target, address.host)
     update: dict[str, Any] = {"target": target, "networks": shared}
