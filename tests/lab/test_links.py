@@ -242,6 +242,21 @@ def test_each_fault_is_corrected_and_the_correction_goes_away(
     assert "No changes" in again.out, again.out
     assert seen.quiet, seen.events
 
+    # One of them the user corrects by hand: the file holds the others, and nothing is touched.
+    shop.services["loop"]["environment"]["REDIS_URL"] = "redis://redis:6379/0"
+    with shop.watching() as seen:
+        done = shop.run("-y")
+    assert done.rc == 0, done.out
+    assert seen.touched == set(), seen.events
+    left = yaml.safe_load(host.read(OVERRIDE))["services"]
+    assert set(left) == set(FAULTS) - {"loop"}
+    assert "loop.REDIS_URL" not in shop.findings()
+    assert shop.succeed(calls) == dict.fromkeys(calls, True)
+    with shop.watching() as seen:
+        again = shop.run("-y")
+    assert "No changes" in again.out, again.out
+    assert seen.quiet, seen.events
+
     # The user takes over the patch of the report: nothing is left of the correction.
     lines = shop.findings("patch")["shop"]["evidence"]
     subprocess.run(["git", "init", "-q", shop.source], check=True)
@@ -253,8 +268,9 @@ def test_each_fault_is_corrected_and_the_correction_goes_away(
         done = shop.run("-y")
     assert done.rc == 0, done.out
     assert not host.exists(OVERRIDE)
-    assert seen.recreated == set(), seen.events
+    assert seen.touched == set(), seen.events
     assert not shop.findings()
+    assert shop.succeed(calls) == dict.fromkeys(calls, True)
     shop.assert_converged()
 
 
@@ -490,6 +506,39 @@ def test_an_application_that_keeps_what_it_was_first_told(lab: Lab, tmp_path: Pa
     # A correction that changes nothing is taken back.
     assert not shop.host.exists(OVERRIDE)
     assert shop.env("app")["REDIS_URL"] == "redis://localhost:6379"
+
+
+def test_what_docker_itself_gives_containers_is_read_and_never_rewritten(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """Its client's configuration has a proxy: no file of the project says so."""
+    host = lab.take(1)[0]
+    proxies = {"default": {"httpProxy": "http://192.0.2.9:3128", "noProxy": "localhost"}}
+    host.put("/root/.docker/config.json", json.dumps({"proxies": proxies}))
+    shop = Links(tmp_path, host, links={"on_conflict": "override"})
+    shop.call("app", environment={"UPSTREAM": "http://page:80"})
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+    assert shop.env("app")["HTTP_PROXY"] == "http://192.0.2.9:3128"
+    assert not shop.fetches("app", "http://page:80/")
+    with shop.watching() as seen:
+        again = shop.run("-y")
+    assert again.rc == 0, again.out
+    assert "No changes" in again.out, again.out
+    assert seen.quiet, seen.events
+    found = shop.findings()["app.UPSTREAM"]
+    assert found["cause"] == "app sends what is for page to its proxy, which does not know the name"
+    assert found["evidence"][0].startswith("running container shop-app-1: UPSTREAM is http://page")
+    assert found["remedy"] == "add page to NO_PROXY of app"
+    assert not found["blocks"]
+    assert not host.exists(OVERRIDE)
+
+    # What the finding says, done by hand.
+    shop.services["app"]["environment"]["NO_PROXY"] = "page"
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+    assert shop.fetches("app", "http://page:80/")
+    assert not shop.findings()
 
 
 def test_files_of_a_git_repository_and_mounted_ones(lab: Lab, tmp_path: Path) -> None:
