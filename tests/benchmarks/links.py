@@ -2,8 +2,9 @@
 
 ``python -m tests.benchmarks.links`` takes a stack of 50 services with 2,000 environment values, of
 which one in twelve is an address, half of them in one env file, and prints the median of several
-rounds, in seconds of this process's CPU, against what it may take; it exits with 1 where that is
-more. No host is needed.
+rounds, in seconds of this process's CPU, against what it may take: of each part once, and of a run,
+which classifies the addresses once more by what asking for them found. It exits with 1 where either
+is more. No host is needed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,15 @@ from typing import Any, NamedTuple
 import yaml
 
 from stackmend.addresses import Sources, classify, locate, make_override, make_patch, read
+from stackmend.checks.state import CheckResult
+from stackmend.compose.plan.links import (
+    add_patch,
+    add_results,
+    classify_links,
+    describe_others,
+    make_link_checks,
+)
+from tests.unit.compose_world import Desired, World, compose, well
 
 #: Seconds of the controller's CPU for what each run does once the files are parsed: all but making
 #: the override.
@@ -124,6 +134,26 @@ def measure(config: dict[str, Any], files: dict[str, bytes]) -> Measured:
     return Measured(*took, found=sum(one.status == "wrong" for one in judgements))
 
 
+def measure_run(config: dict[str, Any], files: dict[str, bytes]) -> float:
+    """Seconds of what a run does about links, where each that it asks for answers."""
+    desired = Desired(compose(config["services"]), settings={"links": {}})
+    images = {str(body.get("image")) for body in desired.services.values()}
+    world = well(desired, World(images=images))
+    declared, state, sources = world.declared(desired), world.state(), Sources(files)
+    began = time.process_time()
+    links = classify_links(desired.spec, sources, declared, describe_others(state))
+    checks = make_link_checks(desired.spec, links.links, declared, state)
+    asked = time.process_time()
+    results = {
+        check.name: CheckResult(name=check.name, outcome="passed", evidence="it answers")
+        for check in checks
+    }
+    answered = time.process_time()
+    links = add_results(desired.spec, sources, declared, links, state, results, {})
+    add_patch(links, sources, None)
+    return asked - began + time.process_time() - answered
+
+
 def main() -> int:
     """Measure, print, and say whether it is within what it may take."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.links", description=__doc__)
@@ -137,10 +167,12 @@ def main() -> int:
     print(f"{'first parse':12} {rounds[0].parsing * 1000:7.1f} ms")
     for name in ("reading", "locating", "classifying", "patching", "correcting"):
         print(f"{name:12} {statistics.median(getattr(one, name) for one in rounds) * 1000:7.1f} ms")
-    median = statistics.median(one.in_all for one in rounds)
-    status = "within" if median <= TARGET else "MISSED:"
-    print(f"{'in all':12} {median * 1000:7.1f} ms, {status} {TARGET * 1000:.0f} ms")
-    return 0 if median <= TARGET else 1
+    in_all = statistics.median(one.in_all for one in rounds)
+    run = statistics.median(measure_run(config, files) for _ in range(chosen.rounds))
+    for name, median in (("in all", in_all), ("in a run", run)):
+        status = "within" if median <= TARGET else "MISSED:"
+        print(f"{name:12} {median * 1000:7.1f} ms, {status} {TARGET * 1000:.0f} ms")
+    return 0 if max(in_all, run) <= TARGET else 1
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from stackmend.compose.plan.links import (
 )
 from stackmend.decision import Finding
 from tests.unit.addresses_world import judge, project
-from tests.unit.compose_world import Desired, World, compose, well
+from tests.unit.compose_world import Desired, World, classify_asked, compose, well
 
 IMAGES = {"app:1": ImageFacts(env={"PATH": "/bin", "CACHE_URL": "redis://localhost:6379/9"})}
 DECLARED = {"REDIS_URL": "redis://redis:6379", "EMPTY": None}
@@ -110,7 +110,7 @@ def decide(
         changed = {**host.applied.services, "api": service.model_copy(update={"shape": shape})}
         host.applied = host.applied.model_copy(update={"services": changed})
     declared, state = host.declared(desired), host.state()
-    links = classify_links(desired.spec, {}, declared, others=describe_others(state))
+    links = classify_links(desired.spec, {}, declared, describe_others(state))
     assert not list_correctable(links)
     assert not make_correction(desired.spec, {}, declared, links).content
     checks = make_link_checks(desired.spec, links.links, declared, state)
@@ -122,7 +122,7 @@ def decide(
         )
         for check in checks
     }
-    links = classify_links(desired.spec, {}, declared, state, results, {})
+    links = classify_asked(desired, declared, state, results, {})
     assert {name_check(link) for link in links.links} >= {*results}
     decided = plan(desired.spec, desired.files, desired.digest, state, declared, links=links)
     assert {action.subject for action in decided.actions} <= {"api", "shop"}

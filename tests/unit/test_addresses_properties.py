@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackmend.addresses import make_override
-from tests.benchmarks.links import TARGET, main, make_large, measure, write_files
+from tests.benchmarks.links import (
+    TARGET,
+    main,
+    make_large,
+    measure,
+    measure_run,
+    write_files,
+)
 from tests.unit.addresses_world import (
     RIGHT,
     judge,
@@ -224,7 +231,8 @@ def test_fifty_services_with_two_thousand_values_take_a_moment() -> None:
     rounds = [measure(config, files) for _ in range(5)]
     assert rounds[0].found > 40
     # In CPU time, which a loaded machine stretches less than any clock, but by its caches.
-    assert min(round_.in_all for round_ in rounds) < 2 * TARGET
+    assert min(measured.in_all for measured in rounds) < 2 * TARGET
+    assert min(measure_run(config, files) for _ in range(5)) < 2 * TARGET
 
 
 def test_the_benchmark_fails_where_it_takes_longer(

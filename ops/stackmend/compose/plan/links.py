@@ -96,7 +96,8 @@ _CONSENT = 'have stackmend do it: add to the stack "links": {"on_conflict": "ove
 class Links(Frozen):
     """What is known of a project's links.
 
-    :param judgements: what the addresses are by the declaration, and by what runs.
+    :param addresses: all that the declaration has, with their lines.
+    :param judgements: what they are by the declaration, and by what runs.
     :param running: what is not right of what containers have otherwise than it declares.
     :param links: those that are to be proven.
     :param results: what asking for them found, by the checks' names.
@@ -110,6 +111,7 @@ class Links(Frozen):
     :param proven: whether the stack was proven with these addresses before.
     """
 
+    addresses: tuple[Address, ...] = ()
     judgements: tuple[Judgement, ...] = ()
     running: tuple[Judgement, ...] = ()
     links: tuple[Link, ...] = ()
@@ -186,18 +188,12 @@ def classify_links(
     spec: ComposeSpec,
     files: Sources | Mapping[str, bytes],
     declared: Declared,
-    state: StackState | None = None,
-    results: Mapping[str, CheckResult] | None = None,
-    listeners: Listeners | None = None,
     others: Running | None = None,
 ) -> Links:
-    """What the addresses in a declaration are.
+    """What the addresses in a declaration are, before anything is asked.
 
     :param files: the project's own files, in which the line of each is looked for.
-    :param state: what runs, where links were asked for.
-    :param results: what that found, by the checks' names.
-    :param listeners: what listens.
-    :param others: of :func:`describe_others`, where nothing was asked yet.
+    :param others: of :func:`describe_others`.
     """
     policy = spec.links or LinksPolicy()
     images = _list_images(declared)
@@ -211,26 +207,45 @@ def classify_links(
         if not any(fnmatchcase(f"{value.service}.{value.name}", of) for of in policy.ignore)
     )
     found = addresses.locate(read, sources)
-    known = declared.config, others, images, policy.ignore
-    judgements = addresses.classify(found, *known)
-    around = (others or Running()) if state is None else describe_others(state)
+    judgements = addresses.classify(found, declared.config, others, images, policy.ignore)
     lived = addresses.classify_containers(
-        declared.config, around, images, policy.ignore, judgements
+        declared.config, others or Running(), images, policy.ignore, judgements
     )
-    links = (*_list_calls(judgements), *_list_calls(lived))
-    if state is not None:
-        running = _describe_running(links, declared, state, results or {}, listeners or {})
-        judgements = addresses.classify(found, known[0], running, *known[2:])
-    variables = _list_variables(found, declared, images) if policy.ignore else {}
     return Links(
+        addresses=found,
         judgements=judgements,
         running=lived,
-        links=links,
-        results=results or {},
+        links=(*_list_calls(judgements), *_list_calls(lived)),
         refused=_list_refused(spec, judgements, sources, declared),
         unread=unread,
-        variables=variables,
+        variables=_list_variables(found, declared, images) if policy.ignore else {},
     )
+
+
+def add_results(
+    spec: ComposeSpec,
+    files: Sources | Mapping[str, bytes],
+    declared: Declared,
+    links: Links,
+    state: StackState,
+    results: Mapping[str, CheckResult],
+    listeners: Listeners,
+) -> Links:
+    """What the addresses in a declaration are, by what asking for them found.
+
+    :param links: of :func:`classify_links`.
+    :param state: what runs.
+    :param results: what asking found, by the checks' names.
+    :param listeners: what listens.
+    """
+    running = _describe_running(links.links, declared, state, results, listeners)
+    ignore = spec.links.ignore if spec.links else ()
+    judgements = addresses.classify(
+        links.addresses, declared.config, running, _list_images(declared), ignore
+    )
+    refused = _list_refused(spec, judgements, Sources.make(files), declared)
+    update = {"judgements": judgements, "results": results, "refused": refused}
+    return links.model_copy(update=update)
 
 
 def _list_refused(
