@@ -256,10 +256,10 @@ class Stacks:
         record = json.loads((reports / "latest.json").read_text())
         self.findings[key] = {}
         for host in self.hosts:
+            # In the deploy's own order.
             operations = record["hosts"][host.name]["operations"]
             assert len(operations) == len(self.list_own(host)), done.out
-            for operation in operations:
-                name = self.list_own(host)[int(operation["name"])]
+            for name, operation in zip(self.list_own(host), operations, strict=True):
                 self.findings[key][name] = operation["findings"]
         self.keep(key)
 

@@ -394,6 +394,16 @@ def test_8_what_another_application_takes_is_not_known(image: str) -> None:
         assert bool(found) == ("dify" in image)
 
 
+def test_4_the_host_with_extra_hosts_is_right() -> None:
+    shape = SHAPES["4 AnythingLLM"]
+    environment = {
+        "LLM_PROVIDER": "ollama",
+        "OLLAMA_BASE_PATH": "http://host.docker.internal:11434",
+    }
+    body = shape.body | {"extra_hosts": ["host.docker.internal:host-gateway"]}
+    assert findings(stack(shape, body, environment)) == []
+
+
 def test_2_nobody_calls_what_is_not_read() -> None:
     shape = SHAPES["2 open-webui, several"]
     single = {"OLLAMA_BASE_URL": "http://a:11434"}
