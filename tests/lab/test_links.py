@@ -220,11 +220,13 @@ def test_each_fault_is_corrected_and_the_correction_goes_away(
     found = shop.findings()
     for name, (_, cause, right, _) in FAULTS.items():
         text = json.dumps(
-            [value for subject, value in found.items() if subject.startswith(f"{name}.")]
+            [value for subject, value in found.items() if subject.startswith(f"{name}.")],
+            ensure_ascii=False,
         )
         assert shop.explains(name, cause), (name, found)
-        assert right in text, text
-        assert "compose.yaml:" in text, text
+        written = f" → {right}" if right else "compose.stackmend.yaml corrects it"
+        assert written in text, text
+        assert re.search(r"compose\.yaml:\d+: then compose\.stackmend\.yaml goes away", text), text
     assert not [subject for subject in found if subject.startswith(("well.", "legacy."))]
     assert shop.reaches("legacy", "store", 6379)
     assert seen.recreated == set(FAULTS), seen.events
@@ -357,6 +359,9 @@ def test_what_only_the_running_stack_shows(host: LabHost, tmp_path: Path) -> Non
     found = shop.findings()
     for name, (_, cause) in faults.items():
         assert shop.explains(name, cause), (name, found)
+    nobody = found["to_nobody.QUEUE"]["remedy"]
+    assert nobody == "correct the name, or put what has it on a network of to_nobody"
+    assert all(value["remedy"] for value in found.values()), found
     broken = {subject.partition(".")[0] for subject, value in found.items() if value["blocks"]}
     # Of two that answer to one name either does: that is reported, and nothing is broken yet.
     assert broken == set(faults) - {"to_cache", "to_nobody"}, found

@@ -27,7 +27,10 @@ GATEWAY = {"extra_hosts": ["host.docker.internal:host-gateway"]}
 #: By its name the image says what it runs, and which of its ports speaks HTTP.
 CLICKHOUSE = {
     "image": "clickhouse:lab",
-    "command": ["sh", "-c", "trap 'exit 0' TERM; nc -ll -p 9000 -e cat & httpd -f -p 8123 & wait"],
+    "command": [
+        *("sh", "-c"),
+        "trap 'exit 0' TERM; nc -ll -p 9000 -e cat & httpd -f -p 8123 -h /www & wait",
+    ],
 }
 PING_URL, PAGE_URL = PING.format(OF_URL.format("URL")), PAGE.format(OF_URL.format("URL"))
 
@@ -140,7 +143,7 @@ FAULTS: dict[str, Fault] = {
         {"clickhouse": CLICKHOUSE},
         "port 9000 of clickhouse speaks clickhouse, and port 8123 http",
         right="clickhouse:8123",
-        call=PAGE_URL.replace("200 OK", "HTTP/1"),
+        call=PAGE_URL,
     ),
     "alias": Fault(
         "http://cache:80",

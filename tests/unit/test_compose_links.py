@@ -544,6 +544,24 @@ def test_a_correction_holds_no_more_than_what_is_still_wrong() -> None:
     assert contents[2] == {}
 
 
+@pytest.mark.parametrize("hosts", [(), ("host.docker.internal:host-gateway",), ("other:1.2.3.4",)])
+def test_what_answers_by_its_correction_alone_is_still_corrected(hosts: tuple[str, ...]) -> None:
+    """The container has the name that the files do not say: it was given by the last correction."""
+    desired, host, declared = world({"UPSTREAM": "http://host.docker.internal:9100"})
+    (api,) = (one for one in host.containers.values() if one.service == "api")
+    host.damage("api", shape={**api.shape, "extra_hosts": list(hosts)})
+    state = host.state()
+    known = classify_links(desired.spec, {}, declared, describe_others(state))
+    (check,) = make_link_checks(desired.spec, known.links, declared, state)
+    results = {check.name: CheckResult(name=check.name, outcome="passed", evidence="it answers")}
+    links = classify_asked(desired, declared, state, results)
+    made = make_correction(desired.spec, {}, declared, links)
+    covered = "host.docker.internal:host-gateway" in hosts
+    assert ("extra_hosts" in made.content) == covered
+    assert [one.subject for one in links.wrong] == (["api.UPSTREAM"] if covered else [])
+    assert not any(map(links.is_broken, links.judgements))
+
+
 def test_a_correction_says_what_it_changes() -> None:
     _, made = correction()
     assert "redis://redis:6379" in made.content

@@ -101,6 +101,8 @@ class Links(Frozen):
     :param running: what is not right of what containers have otherwise than it declares.
     :param links: those that are to be proven.
     :param results: what asking for them found, by the checks' names.
+    :param covered: the addresses that may answer by what only the running containers have, such as
+        what a correction added: of the declaration a call tells nothing then.
     :param correction: what corrects the project's own files.
     :param patch: the lines of the same change to these files.
     :param omitted: what is wrong and not in the patch, each with why.
@@ -116,6 +118,7 @@ class Links(Frozen):
     running: tuple[Judgement, ...] = ()
     links: tuple[Link, ...] = ()
     results: Mapping[str, CheckResult] = {}
+    covered: frozenset[str] = frozenset()
     correction: Correction | None = None
     patch: tuple[str, ...] = ()
     omitted: tuple[str, ...] = ()
@@ -144,7 +147,9 @@ class Links(Frozen):
 
     def get_link(self, judgement: Judgement) -> Link | None:
         """How an address was asked for; ``None`` where nobody does."""
-        if judgement.status == "wrong" and judgement.reason in _BEYOND_CALLS:
+        if judgement.status == "wrong" and (
+            judgement.reason in _BEYOND_CALLS or judgement.subject in self.covered
+        ):
             return None
         address = judgement.address
         key = (address.place.service, address.host, address.port, address.scheme)
@@ -244,8 +249,29 @@ def add_results(
         links.addresses, declared.config, running, _list_images(declared), ignore
     )
     refused = _list_refused(spec, judgements, Sources.make(files), declared)
-    update = {"judgements": judgements, "results": results, "refused": refused}
+    update = {
+        "judgements": judgements,
+        "results": results,
+        "refused": refused,
+        "covered": _list_covered(judgements, state),
+    }
     return links.model_copy(update=update)
+
+
+def _list_covered(judgements: Iterable[Judgement], state: StackState) -> frozenset[str]:
+    """The addresses that need a host's name which the containers of their service have."""
+    return frozenset(
+        judgement.subject
+        for judgement in judgements
+        for item in judgement.needs.get("extra_hosts") or ()
+        for container in state.list_containers(judgement.address.place.service)
+        if _name_host(item) in map(_name_host, container.shape.get("extra_hosts") or ())
+    )
+
+
+def _name_host(item: str) -> str:
+    """The name in one of a service's ``extra_hosts``."""
+    return re.split("[:=]", item)[0].lower()
 
 
 def _list_refused(
