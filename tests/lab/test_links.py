@@ -534,12 +534,12 @@ def test_what_docker_itself_gives_containers_is_read_and_never_rewritten(
     found = shop.findings()["app.UPSTREAM"]
     assert found["cause"] == "app sends what is for page to its proxy, which does not know the name"
     assert found["evidence"][0].startswith("running container shop-app-1: UPSTREAM is http://page")
-    assert found["remedy"] == "add page to NO_PROXY of app"
+    assert found["remedy"] == "add page to NO_PROXY and no_proxy of app"
     assert not found["blocks"]
     assert not host.exists(OVERRIDE)
 
     # What the finding says, done by hand.
-    shop.services["app"]["environment"]["NO_PROXY"] = "page"
+    shop.services["app"]["environment"] |= {"NO_PROXY": "page", "no_proxy": "page"}
     done = shop.run("-y")
     assert done.rc == 0, done.out
     assert shop.fetches("app", "http://page:80/")

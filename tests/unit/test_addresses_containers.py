@@ -75,6 +75,13 @@ def test_what_an_unknown_image_brings_is_nobodys_fault() -> None:
     assert classified({"shop-app-1": environment}, images={}) == ()
 
 
+def test_docker_sets_what_exempts_from_a_proxy_in_both_cases() -> None:
+    proxies = {"HTTP_PROXY": "http://proxy.lan:3128", "NO_PROXY": "x", "no_proxy": "x"}
+    body = {"UPSTREAM": "http://page:80"}
+    (found,) = classified({"shop-app-1": {**body, **proxies}}, environment=body)
+    assert found.remedy == "add page to NO_PROXY and no_proxy of app"
+
+
 def test_replicas_are_named_with_what_each_has() -> None:
     wrong = {"REDIS_URL": "redis://localhost:6379"}
     typo = {"REDIS_URL": "redis://rediss:6379"}

@@ -116,4 +116,7 @@ def _place(judgement: Judgement, containers: Sequence[str], changed: bool) -> Ju
     }
     if changed:
         update["remedy"] = f"recreate {address.place.service}; its declaration says otherwise"
+    elif keys := sorted(judgement.needs.get("environment") or ()):
+        # Docker sets these in both cases, and clients differ in which one they take.
+        update["remedy"] = judgement.remedy.replace("NO_PROXY", " and ".join(keys))
     return judgement.model_copy(update=update)
