@@ -2,7 +2,9 @@
 
 ``python -m tests.benchmarks.links`` takes a stack of 50 services with 2,000 environment values, of
 which one in twelve is an address, half of them in one env file, and prints the median of several
-rounds; no host is needed.
+rounds, in seconds of this process's CPU, against what it may take: of each part once, and of a run,
+which classifies the addresses once more by what asking for them found. It exits with 1 where either
+is more. No host is needed.
 """
 
 from __future__ import annotations
@@ -17,8 +19,18 @@ from typing import Any, NamedTuple
 import yaml
 
 from stackmend.addresses import Sources, classify, locate, make_override, make_patch, read
+from stackmend.checks.state import CheckResult
+from stackmend.compose.plan.links import (
+    add_patch,
+    add_results,
+    classify_links,
+    describe_others,
+    make_link_checks,
+)
+from tests.unit.compose_world import Desired, World, compose, well
 
-#: Seconds for what each run does once the files are parsed: all but making the override.
+#: Seconds of the controller's CPU for what each run does once the files are parsed: all but making
+#: the override.
 TARGET = 0.2
 
 _SERVERS = ("redis:7", "postgres:16", "ollama/ollama", "rabbitmq:4", "mongo:7")
@@ -43,6 +55,11 @@ class Measured(NamedTuple):
     patching: float
     correcting: float
     found: int
+
+    @property
+    def in_all(self) -> float:
+        """Seconds of what each run does."""
+        return self.reading + self.locating + self.classifying + self.patching
 
 
 def make_large() -> dict[str, Any]:
@@ -100,21 +117,41 @@ def write_files(config: dict[str, Any]) -> dict[str, bytes]:
 
 def measure(config: dict[str, Any], files: dict[str, bytes]) -> Measured:
     """Read, find, classify and correct once."""
-    marks = [time.perf_counter()]
+    marks = [time.process_time()]
     sources = Sources(files)
-    marks.append(time.perf_counter())
+    marks.append(time.process_time())
     addresses = read(config)
-    marks.append(time.perf_counter())
+    marks.append(time.process_time())
     addresses = locate(addresses, sources)
-    marks.append(time.perf_counter())
+    marks.append(time.process_time())
     judgements = classify(addresses, config)
-    marks.append(time.perf_counter())
+    marks.append(time.process_time())
     make_patch(judgements, sources)
-    marks.append(time.perf_counter())
+    marks.append(time.process_time())
     make_override(judgements, config, sources)
-    marks.append(time.perf_counter())
+    marks.append(time.process_time())
     took = [after - before for before, after in pairwise(marks)]
     return Measured(*took, found=sum(one.status == "wrong" for one in judgements))
+
+
+def measure_run(config: dict[str, Any], files: dict[str, bytes]) -> float:
+    """Seconds of what a run does about links, where each that it asks for answers."""
+    desired = Desired(compose(config["services"]), settings={"links": {}})
+    images = {str(body.get("image")) for body in desired.services.values()}
+    world = well(desired, World(images=images))
+    declared, state, sources = world.declared(desired), world.state(), Sources(files)
+    began = time.process_time()
+    links = classify_links(desired.spec, sources, declared, describe_others(state))
+    checks = make_link_checks(desired.spec, links.links, declared, state)
+    asked = time.process_time()
+    results = {
+        check.name: CheckResult(name=check.name, outcome="passed", evidence="it answers")
+        for check in checks
+    }
+    answered = time.process_time()
+    links = add_results(desired.spec, sources, declared, links, state, results, {})
+    add_patch(links, sources, None)
+    return asked - began + time.process_time() - answered
 
 
 def main() -> int:
@@ -130,9 +167,12 @@ def main() -> int:
     print(f"{'first parse':12} {rounds[0].parsing * 1000:7.1f} ms")
     for name in ("reading", "locating", "classifying", "patching", "correcting"):
         print(f"{name:12} {statistics.median(getattr(one, name) for one in rounds) * 1000:7.1f} ms")
-    median = statistics.median(sum(one[1:5]) for one in rounds)
-    print(f"{'in all':12} {median * 1000:7.1f} ms of {TARGET * 1000:.0f} ms")
-    return 0 if median <= TARGET else 1
+    in_all = statistics.median(one.in_all for one in rounds)
+    run = statistics.median(measure_run(config, files) for _ in range(chosen.rounds))
+    for name, median in (("in all", in_all), ("in a run", run)):
+        status = "within" if median <= TARGET else "MISSED:"
+        print(f"{name:12} {median * 1000:7.1f} ms, {status} {TARGET * 1000:.0f} ms")
+    return 0 if max(in_all, run) <= TARGET else 1
 
 
 if __name__ == "__main__":

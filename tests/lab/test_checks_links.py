@@ -14,7 +14,13 @@ from urllib.parse import quote
 
 import pytest
 
+from stackmend.checks.spec import Check
 from stackmend.checks.state import CheckResult
+from stackmend.compose.observer import Observer
+from stackmend.compose.source import Source
+from stackmend.compose.spec import ComposeSpec
+from stackmend.connection import count_channels
+from tests import connected
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.lab.test_checks import look
@@ -361,3 +367,25 @@ def test_fifty_links_at_once(host: LabHost, capsys: pytest.CaptureFixture[str]) 
     with capsys.disabled():
         print(f"\n50 links: {seconds:.1f} s in one command; {alone:.1f} s one after another")
     assert seconds < alone
+
+
+@pytest.mark.parametrize("count", [50, 150])
+def test_links_are_one_channel_however_many_they_are(host: LabHost, count: int) -> None:
+    """As a run asks them, by its own connection; the host's sshd counts."""
+    many = [
+        {**link, "name": f"{number} {link['kind']}"}
+        for number, link in enumerate((LINKS * 15)[:count])
+    ]
+    raw = {"project": PROJECT, "source": "/opt", "directory": "/opt/linked"}
+    checks: list[Check] = []
+    for at in range(0, count, 50):
+        part = ComposeSpec.model_validate({**raw, "checks": many[at : at + 50]})
+        checks += part.checks
+    with connected.lab(host, "root") as connection:
+        observer = Observer(connection, ComposeSpec.model_validate(raw), Source({}))
+        state = observer.read_state()
+        mark, before = host.mark(), count_channels(connection)
+        results = observer.read_links(checks, state, attempts=1)
+        assert count_channels(connection) - before == len(host.sessions_since(mark)) == 1
+    assert {result.outcome for result in results.values()} == {"passed"}, results
+    assert len(results) == count

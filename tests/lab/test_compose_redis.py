@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -182,3 +184,81 @@ def test_a_redis_that_nobody_checks(shop: Shop) -> None:
     (found,) = operation["findings"]
     assert (found["subject"], found["kind"], found["blocks"]) == ("redis", "check", False)
     assert found["remedy"].endswith('"checks": [{"kind": "redis", "service": "redis"}]')
+
+
+def test_links_of_a_static_program_to_a_redis_that_is_not_well(shop: Shop) -> None:
+    """The section alone finds it: no check is declared, and the caller has no shell."""
+    host = shop.host
+    box = host.docker("create", "lab/box:1")
+    host.sh(f"docker cp {box}:/bin/busybox /opt/busybox && docker rm {box}")
+    host.sh("tar -c -C /opt busybox | docker import - lab/static:1 && rm /opt/busybox")
+    shop.settings |= {"checks": [], "links": {}}
+    shop.services["static"] = {
+        "image": "lab/static:1",
+        "command": ["/busybox", "sleep", "3600"],
+        "init": True,
+        "environment": {"REDIS_URL": "redis://redis:6379/1"},
+    }
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+    assert not links(shop)
+    assert host.run(f"docker exec {shop.id('static')} sh -c true").returncode != 0
+
+    root = ("exec", "-u", "root", shop.id("redis"))
+
+    def fill() -> None:
+        host.docker(*root, "sh", "-c", "rm -f /data/*; chown root /data; chmod 700 /data")
+        cli(shop, "set", "precious", "yes")
+        save("err")
+
+    def save(status: str) -> None:
+        cli(shop, "bgsave")
+        ask = f"docker exec {shop.id('redis')} redis-cli info persistence"
+        host.wait_for(f"{ask} | grep -q bgsave_status:{status}")
+
+    def free() -> None:
+        host.docker(*root, "chown", "redis", "/data")
+        save("ok")
+
+    states: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
+        (
+            "it asks for a password, and REDIS_URL of static holds none: NOAUTH",
+            lambda: cli(shop, "config", "set", "requirepass", "x"),
+            lambda: cli(shop, "-a", "x", "config", "set", "requirepass", ""),
+        ),
+        ("it cannot save to its disk, and refuses writes: MISCONF", fill, free),
+        (
+            "it is a replica of 192.0.2.66:6379, link down",
+            lambda: cli(shop, "replicaof", "192.0.2.66", "6379"),
+            lambda: cli(shop, "replicaof", "no", "one"),
+        ),
+    ]
+    for text, damage, undo in states:
+        damage()
+        # A run that may wait for links does so once: the others only look.
+        last = text == states[-1][0]
+        with shop.watching() as seen:
+            done = shop.run("-y" if last else "--dry")
+        assert done.rc == last, done.out
+        assert seen.touched == set(), seen.events
+        found = links(shop)
+        (own,) = (one for subject, one in found.items() if "static → " in subject)
+        assert text in own["cause"], found
+        assert own["blocks"]
+        assert own["remedy"]
+        # Its healthcheck is content all the while.
+        assert shop.health()["redis"] == "healthy"
+        undo()
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+    assert not links(shop)
+
+
+def links(shop: Shop) -> dict[str, dict[str, Any]]:
+    """What the last run found of links, by subject."""
+    return {
+        finding["subject"]: finding
+        for operation in shop.report()["operations"]
+        for finding in operation["findings"]
+        if finding["kind"] == "link"
+    }

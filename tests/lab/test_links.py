@@ -220,11 +220,13 @@ def test_each_fault_is_corrected_and_the_correction_goes_away(
     found = shop.findings()
     for name, (_, cause, right, _) in FAULTS.items():
         text = json.dumps(
-            [value for subject, value in found.items() if subject.startswith(f"{name}.")]
+            [value for subject, value in found.items() if subject.startswith(f"{name}.")],
+            ensure_ascii=False,
         )
         assert shop.explains(name, cause), (name, found)
-        assert right in text, text
-        assert "compose.yaml:" in text, text
+        written = f" → {right}" if right else "compose.stackmend.yaml corrects it"
+        assert written in text, text
+        assert re.search(r"compose\.yaml:\d+: then compose\.stackmend\.yaml goes away", text), text
     assert not [subject for subject in found if subject.startswith(("well.", "legacy."))]
     assert shop.reaches("legacy", "store", 6379)
     assert seen.recreated == set(FAULTS), seen.events
@@ -242,6 +244,21 @@ def test_each_fault_is_corrected_and_the_correction_goes_away(
     assert "No changes" in again.out, again.out
     assert seen.quiet, seen.events
 
+    # One of them the user corrects by hand: the file holds the others, and nothing is touched.
+    shop.services["loop"]["environment"]["REDIS_URL"] = "redis://redis:6379/0"
+    with shop.watching() as seen:
+        done = shop.run("-y")
+    assert done.rc == 0, done.out
+    assert seen.touched == set(), seen.events
+    left = yaml.safe_load(host.read(OVERRIDE))["services"]
+    assert set(left) == set(FAULTS) - {"loop"}
+    assert "loop.REDIS_URL" not in shop.findings()
+    assert shop.succeed(calls) == dict.fromkeys(calls, True)
+    with shop.watching() as seen:
+        again = shop.run("-y")
+    assert "No changes" in again.out, again.out
+    assert seen.quiet, seen.events
+
     # The user takes over the patch of the report: nothing is left of the correction.
     lines = shop.findings("patch")["shop"]["evidence"]
     subprocess.run(["git", "init", "-q", shop.source], check=True)
@@ -253,8 +270,9 @@ def test_each_fault_is_corrected_and_the_correction_goes_away(
         done = shop.run("-y")
     assert done.rc == 0, done.out
     assert not host.exists(OVERRIDE)
-    assert seen.recreated == set(), seen.events
+    assert seen.touched == set(), seen.events
     assert not shop.findings()
+    assert shop.succeed(calls) == dict.fromkeys(calls, True)
     shop.assert_converged()
 
 
@@ -308,7 +326,7 @@ def test_what_only_the_running_stack_shows(host: LabHost, tmp_path: Path) -> Non
         ),
         "apart": (
             {"environment": {"UPSTREAM": "http://page:80"}, "networks": ["back"]},
-            "apart and page have no network in common",
+            "apart and page have no network in common: apart is on back, page is on default",
         ),
     }
     for name, (body, _) in faults.items():
@@ -341,6 +359,9 @@ def test_what_only_the_running_stack_shows(host: LabHost, tmp_path: Path) -> Non
     found = shop.findings()
     for name, (_, cause) in faults.items():
         assert shop.explains(name, cause), (name, found)
+    nobody = found["to_nobody.QUEUE"]["remedy"]
+    assert nobody == "correct the name, or put what has it on a network of to_nobody"
+    assert all(value["remedy"] for subject, value in found.items() if subject != "shop"), found
     broken = {subject.partition(".")[0] for subject, value in found.items() if value["blocks"]}
     # Of two that answer to one name either does: that is reported, and nothing is broken yet.
     assert broken == set(faults) - {"to_cache", "to_nobody"}, found
@@ -490,6 +511,39 @@ def test_an_application_that_keeps_what_it_was_first_told(lab: Lab, tmp_path: Pa
     # A correction that changes nothing is taken back.
     assert not shop.host.exists(OVERRIDE)
     assert shop.env("app")["REDIS_URL"] == "redis://localhost:6379"
+
+
+def test_what_docker_itself_gives_containers_is_read_and_never_rewritten(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """Its client's configuration has a proxy: no file of the project says so."""
+    host = lab.take(1)[0]
+    proxies = {"default": {"httpProxy": "http://192.0.2.9:3128", "noProxy": "localhost"}}
+    host.put("/root/.docker/config.json", json.dumps({"proxies": proxies}))
+    shop = Links(tmp_path, host, links={"on_conflict": "override"})
+    shop.call("app", environment={"UPSTREAM": "http://page:80"})
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+    assert shop.env("app")["HTTP_PROXY"] == "http://192.0.2.9:3128"
+    assert not shop.fetches("app", "http://page:80/")
+    with shop.watching() as seen:
+        again = shop.run("-y")
+    assert again.rc == 0, again.out
+    assert "No changes" in again.out, again.out
+    assert seen.quiet, seen.events
+    found = shop.findings()["app.UPSTREAM"]
+    assert found["cause"] == "app sends what is for page to its proxy, which does not know the name"
+    assert found["evidence"][0].startswith("running container shop-app-1: UPSTREAM is http://page")
+    assert found["remedy"] == "add page to NO_PROXY and no_proxy of app"
+    assert not found["blocks"]
+    assert not host.exists(OVERRIDE)
+
+    # What the finding says, done by hand.
+    shop.services["app"]["environment"] |= {"NO_PROXY": "page", "no_proxy": "page"}
+    done = shop.run("-y")
+    assert done.rc == 0, done.out
+    assert shop.fetches("app", "http://page:80/")
+    assert not shop.findings()
 
 
 def test_files_of_a_git_repository_and_mounted_ones(lab: Lab, tmp_path: Path) -> None:

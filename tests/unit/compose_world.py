@@ -42,6 +42,13 @@ from stackmend.compose.plan.decide import plan
 from stackmend.compose.plan.declaration import AROUND, sort_into_levels
 from stackmend.compose.plan.foreign import find_obstructions, sort_out
 from stackmend.compose.plan.gates import is_declaration_needed
+from stackmend.compose.plan.links import (
+    Links,
+    Listeners,
+    add_results,
+    classify_links,
+    describe_others,
+)
 from stackmend.compose.plan.order import Progress
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.spec import ComposeSpec
@@ -699,6 +706,20 @@ def proven(desired: Desired, world: World) -> World:
         set(desired.services),
     )
     return world
+
+
+def classify_asked(
+    desired: Desired,
+    declared: Declared,
+    state: StackState,
+    results: Mapping[str, CheckResult] | None = None,
+    listeners: Listeners | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> Links:
+    """What links are once they were asked for, as a run does it."""
+    known = desired.spec, files or {}, declared
+    links = classify_links(*known, describe_others(state))
+    return add_results(*known, links, state, results or {}, listeners or {})
 
 
 def converge(world: World, desired: Desired, rounds: int = 2) -> list[Plan]:

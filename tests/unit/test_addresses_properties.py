@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackmend.addresses import make_override
-from tests.benchmarks.links import TARGET, make_large, measure, write_files
+from tests.benchmarks.links import (
+    TARGET,
+    main,
+    make_large,
+    measure,
+    measure_run,
+    write_files,
+)
 from tests.unit.addresses_world import (
     RIGHT,
     judge,
@@ -222,8 +228,18 @@ def test_fifty_services_with_two_thousand_values_take_a_moment() -> None:
     count = sum(len(body.get("environment") or {}) for body in config["services"].values())
     assert count >= 2000
     files = write_files(config)
-    measure(config, files)
-    began = time.process_time()
-    assert measure(config, files).found > 40
-    # Ten times of what it is to take: a machine may be slow.
-    assert time.process_time() - began < 10 * TARGET
+    rounds = [measure(config, files) for _ in range(5)]
+    assert rounds[0].found > 40
+    # In CPU time, which a loaded machine stretches less than any clock, but by its caches.
+    assert min(measured.in_all for measured in rounds) < 2 * TARGET
+    assert min(measure_run(config, files) for _ in range(5)) < 2 * TARGET
+
+
+def test_the_benchmark_fails_where_it_takes_longer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["links", "--rounds", "1"])
+    for target, status, text in ((60.0, 0, "within 60000 ms"), (0.0, 1, "MISSED: 0 ms")):
+        monkeypatch.setattr("tests.benchmarks.links.TARGET", target)
+        assert main() == status
+        assert text in capsys.readouterr().out

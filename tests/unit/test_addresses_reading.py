@@ -192,6 +192,46 @@ def test_links_are_what_is_to_be_proven() -> None:
     assert [link.target for link in list_links(read(config))] == ["redis", "web", "web", "db"]
 
 
+def test_each_address_knows_the_networks_that_it_leads_over() -> None:
+    """Those of the two on which the name is known, by their keys."""
+    names = ("redis", "cache", "near", "own", "db", "apart", "shop-redis-1", "localhost", "x.org")
+    environment = {f"URL_{number}": f"redis://{name}:6379" for number, name in enumerate(names)}
+    services = {
+        "app": {
+            "environment": environment,
+            "networks": {"back": None, "front": None},
+            "links": ["db:own"],
+        },
+        "side": {"environment": environment, "network_mode": "service:app"},
+        "edge": {"environment": environment, "network_mode": "host"},
+        "redis": {"networks": {"back": {"aliases": ["cache", "near"]}, "front": None}},
+        # The name leads to another one of the two in app.
+        "other": {"networks": {"far": {"aliases": ["own"]}}},
+        "apart": {"networks": {"far": {"aliases": ["cache"]}}},
+        "db": {"networks": {"front": None}},
+    }
+    found = {
+        (address.place.service, address.host): (address.target, address.networks)
+        for address in read(project(services))
+    }
+    expected: dict[str, tuple[str, tuple[str, ...] | None]] = {
+        "redis": ("redis", ("back", "front")),
+        "cache": ("redis", ("back",)),
+        "near": ("redis", ("back",)),
+        "own": ("db", ("front",)),
+        "db": ("db", ("front",)),
+        "apart": ("apart", ()),
+        "shop-redis-1": ("redis", ("back", "front")),
+        "localhost": ("", None),
+        "x.org": ("", None),
+    }
+    assert {name: found["app", name] for name in names} == expected
+    # A sidecar has the networks of the one whose namespace it borrows.
+    shared = {name: value for name, value in expected.items() if name != "own"}
+    assert {name: found["side", name] for name in names if name != "own"} == shared
+    assert {found["edge", name][1] for name in names} == {(), None}
+
+
 def test_what_is_mounted() -> None:
     config = project(
         {

@@ -347,27 +347,46 @@ def test_a_name_that_a_project_on_the_same_network_may_have_is_not_rewritten(
 
 
 @pytest.mark.parametrize(
-    ("mine", "its", "host"),
+    ("mine", "its", "host", "cause", "remedy"),
     [
-        ({"networks": {"front": None}}, {"networks": {"back": None}}, "redis"),
-        ({"networks": {"front": None}}, {"networks": {"back": {"aliases": ["cache"]}}}, "cache"),
+        (
+            {"networks": {"front": None}},
+            {"networks": {"back": None}},
+            "redis",
+            "app and redis have no network in common: app is on front, redis is on back",
+            "add one network to both app and redis",
+        ),
+        (
+            {"networks": {"front": None}},
+            {"networks": {"back": {"aliases": ["cache"]}}},
+            "cache",
+            "app and redis have no network in common: app is on front, redis is on back",
+            "add one network to both app and redis",
+        ),
         (
             {"networks": {"front": None, "other": None}},
             {"networks": {"back": None}, "container_name": "my-redis"},
             "my-redis",
+            "app and redis have no network in common: app is on front, other, redis is on back",
+            "add one network to both app and redis",
         ),
         (
             {"networks": {"front": None, "back": None}},
             {"networks": {"back": {}, "third": {"aliases": ["cache"]}}},
             "cache",
+            "redis has the name cache on no network of app, and they share back",
+            "use the name redis, or give it the alias cache on back",
         ),
     ],
 )
 def test_a_name_on_a_network_that_is_not_shared(
-    mine: dict[str, Any], its: dict[str, Any], host: str
+    mine: dict[str, Any], its: dict[str, Any], host: str, cause: str, remedy: str
 ) -> None:
     config = project({"app": app({"URL": f"redis://{host}:6379"}, **mine), "redis": REDIS | its})
     assert reasons(config) == [("wrong", "not-shared", "")]
+    (found,) = judge(config)
+    assert found.address.networks == ()
+    assert (found.cause, found.remedy) == (cause, remedy)
 
 
 def test_loopback_for_a_service_that_cannot_be_reached_is_not_rewritten() -> None:
@@ -379,7 +398,8 @@ def test_loopback_for_a_service_that_cannot_be_reached_is_not_rewritten() -> Non
     )
     (found,) = (one for one in judge(config) if one.status == "wrong")
     assert (found.right, found.edits) == ("", ())
-    assert "no network in common" in found.cause
+    expected = "app and redis have no network in common: app is on a, redis is on b"
+    assert found.cause.endswith(f"; {expected}")
 
 
 GATEWAY = "host.docker.internal"
@@ -492,6 +512,23 @@ def test_a_borrowed_network_has_the_name_of_its_owner(scheme: str) -> None:
             {"network_mode": "bridge"},
             [],
         ),
+        (
+            {"network_mode": "bridge", "links": ["redis:store"]},
+            {"network_mode": "bridge"},
+            [("wrong", "default-bridge", "store:6379")],
+        ),
+        (
+            {"network_mode": "bridge", "links": ["redis:store", "redis:cache"]},
+            {"network_mode": "bridge"},
+            [("wrong", "default-bridge", "")],
+        ),
+        ({"network_mode": "bridge", "links": ["redis"]}, {}, [("wrong", "default-bridge", "")]),
+        (
+            {"network_mode": "bridge", "links": ["redis:store"]},
+            {},
+            [("wrong", "default-bridge", "")],
+        ),
+        ({"network_mode": "bridge", "links": ["gone:redis"]}, {}, []),
         ({}, {"network_mode": "none"}, [("wrong", "not-shared", "")]),
     ],
 )
@@ -500,6 +537,33 @@ def test_the_default_bridge_has_no_names(
 ) -> None:
     config = project({"app": app({"U": "redis://redis:6379"}, **mine), "redis": REDIS | its})
     assert reasons(config) == found
+
+
+def test_a_link_between_two_that_share_no_network_leads_nowhere() -> None:
+    body = app({"U": "redis://store:6379"}, links=["redis:store"], networks={"front": None})
+    right = project({"app": body, "redis": REDIS | {"networks": {"front": None}}})
+    apart = project({"app": body, "redis": REDIS | {"networks": {"back": None}}})
+    assert reasons(right) == []
+    assert reasons(apart) == [("wrong", "not-shared", "")]
+    assert judge(right)[0].address.networks == ("front",)
+    assert judge(apart)[0].address.target == "redis"
+
+
+def test_a_link_that_takes_anothers_name_leads_to_its_own() -> None:
+    """Within the service that has it, and only there."""
+    environment = {"U": "redis://redis:6379"}
+    services = {
+        "app": app(environment, links=["page:redis"]),
+        "side": app(environment),
+        "page": {"image": "example/page:1"},
+        "redis": REDIS,
+    }
+    running = Running(services={"page": RunningService(sockets=(Socket(port=80),))})
+    found = [(one.subject, one.reason, one.cause) for one in judge(project(services), running)]
+    assert found == [
+        ("app.U", "not-listening", "nothing in page listens on port 6379 (it listens on: 80)"),
+        ("side.U", "", ""),
+    ]
 
 
 @pytest.mark.parametrize(

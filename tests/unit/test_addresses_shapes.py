@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from stackmend.addresses import list_links, read
 from stackmend.addresses.state import ImageFacts
-from tests.unit.addresses_world import findings, project
+from tests.unit.addresses_world import findings, mend, project
 
 
 class Shape(NamedTuple):
@@ -60,6 +61,16 @@ SHAPES: dict[str, Shape] = {
                 {"OLLAMA_BASE_URLS": "http://a:11434,http://b:11434"},
                 [wrong("OLLAMA_BASE_URLS", "form", "a:11434;")],
             ),
+            # The one that it takes the place of is read by nobody.
+            ({"OLLAMA_BASE_URL": "http://localhost:11434"}, []),
+            ({"OLLAMA_BASE_URL": "http://a:11434/api"}, []),
+            (
+                {
+                    "OLLAMA_BASE_URL": "http://a:11434",
+                    "OLLAMA_BASE_URLS": "http://a:11434;http://b:11434/api",
+                },
+                [wrong("OLLAMA_BASE_URLS", "form", "b:11434")],
+            ),
             # Which of the two the second one is cannot be known.
             (
                 {"OLLAMA_BASE_URLS": "http://a:11434;http://localhost:11434"},
@@ -69,16 +80,43 @@ SHAPES: dict[str, Shape] = {
         WEBUI,
     ),
     "3 open-webui, OpenAI": Shape(
-        {"litellm": {"image": "ghcr.io/berriai/litellm:main", "ports": ["4000:4000"]}},
+        {
+            "litellm": {"image": "ghcr.io/berriai/litellm:main", "ports": ["4000:4000"]},
+            "ollama": OLLAMA,
+            "vllm": {"image": "vllm/vllm-openai"},
+        },
         {
             "OPENAI_API_BASE_URL": "http://litellm:4000/v1",
             "OPENAI_API_BASE_URLS": "http://litellm:4000/v1;https://api.openai.com/v1",
         },
         [
             (
-                {"OPENAI_API_BASE_URL": "http://localhost:4000/v1"},
+                {"OPENAI_API_BASE_URLS": "http://localhost:4000/v1;https://api.openai.com/v1"},
+                [wrong("OPENAI_API_BASE_URLS", "loopback", "litellm:4000")],
+            ),
+            (
+                {
+                    "OPENAI_API_BASE_URL": "http://localhost:4000/v1",
+                    "OPENAI_API_BASE_URLS": "",
+                },
                 [wrong("OPENAI_API_BASE_URL", "loopback", "litellm:4000")],
             ),
+            ({"OPENAI_API_BASE_URL": "http://localhost:4000/v1"}, []),
+            (
+                {"OPENAI_API_BASE_URLS": "http://litellm:4000/v1,https://api.openai.com/v1"},
+                [wrong("OPENAI_API_BASE_URLS", "form", "litellm:4000;")],
+            ),
+            # LiteLLM has its API without /v1, too; Ollama and vLLM have another one there, or none.
+            ({"OPENAI_API_BASE_URLS": "http://litellm:4000"}, []),
+            (
+                {"OPENAI_API_BASE_URLS": "http://ollama:11434"},
+                [doubtful("OPENAI_API_BASE_URLS", "form")],
+            ),
+            (
+                {"OPENAI_API_BASE_URLS": "http://litellm:4000/v1;http://vllm:8000/"},
+                [doubtful("OPENAI_API_BASE_URLS", "form")],
+            ),
+            ({"OPENAI_API_BASE_URLS": "http://ollama:11434/v1;http://vllm:8000/v1"}, []),
         ],
         WEBUI,
     ),
@@ -157,7 +195,28 @@ SHAPES: dict[str, Shape] = {
                 {"REDIS_SENTINELS": "a:6379,localhost:26379"},
                 [doubtful("REDIS_SENTINELS", "loopback")],
             ),
+            (
+                {"REDIS_SENTINELS": "a:26379;b:26379"},
+                [wrong("REDIS_SENTINELS", "form", "a:26379,")],
+            ),
+            (
+                {"REDIS_SENTINELS": "sentinel://a:26379;sentinel://b:26379"},
+                [
+                    wrong("REDIS_SENTINELS", "form", "a:26379,"),
+                    wrong("REDIS_SENTINELS", "form", "b:26379"),
+                ],
+            ),
+            # What stands before the host belongs elsewhere.
+            (
+                {"REDIS_SENTINELS": "sentinel://:pw@a:26379"},
+                [wrong("REDIS_SENTINELS", "form", "")],
+            ),
+            (
+                {"CELERY_BROKER_URL": "sentinel://:pw@a:26379/1,sentinel://:pw@b:26379/1"},
+                [wrong("CELERY_BROKER_URL", "form", "a:26379;")],
+            ),
         ],
+        {"image": "langgenius/dify-api:1.0"},
     ),
     "9 dify, inside and outside": Shape(
         {"api": {"image": "langgenius/dify-api:1.0", "ports": ["5001:5001"]}},
@@ -303,6 +362,54 @@ def test_a_shape_is_right_and_as_it_goes_wrong(name: str) -> None:
         found[str(changed)] = findings(stack(shape, body, shape.right | changed))
         expected[str(changed)] = outcome
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong_value", "right_value"),
+    [
+        ("REDIS_SENTINELS", "a:26379;b:26379", "a:26379,b:26379"),
+        ("REDIS_SENTINELS", "Sentinel://a:26379;sentinel://b:26379", "a:26379,b:26379"),
+        ("REDIS_SENTINELS", "sentinel://a:26379,sentinel://b:26379", "a:26379,b:26379"),
+        (
+            "CELERY_BROKER_URL",
+            "sentinel://:pw@a:26379/1,sentinel://:pw@b:26379/1",
+            "sentinel://:pw@a:26379/1;sentinel://:pw@b:26379/1",
+        ),
+    ],
+)
+def test_8_a_list_is_written_as_its_reader_takes_it(
+    name: str, wrong_value: str, right_value: str
+) -> None:
+    shape = SHAPES["8 dify, sentinels"]
+    config = mend(stack(shape, shape.body, {name: wrong_value}))
+    assert config["services"]["app"]["environment"][name] == right_value
+    assert findings(config) == []
+
+
+@pytest.mark.parametrize("image", ["example/app:1", "langgenius/dify-web:1"])
+def test_8_what_another_application_takes_is_not_known(image: str) -> None:
+    shape = SHAPES["8 dify, sentinels"]
+    for value in ("a:26379;b:26379", "sentinel://a:26379"):
+        found = findings(stack(shape, {"image": image}, {"REDIS_SENTINELS": value}))
+        assert bool(found) == ("dify" in image)
+
+
+def test_4_the_host_with_extra_hosts_is_right() -> None:
+    shape = SHAPES["4 AnythingLLM"]
+    environment = {
+        "LLM_PROVIDER": "ollama",
+        "OLLAMA_BASE_PATH": "http://host.docker.internal:11434",
+    }
+    body = shape.body | {"extra_hosts": ["host.docker.internal:host-gateway"]}
+    assert findings(stack(shape, body, environment)) == []
+
+
+def test_2_nobody_calls_what_is_not_read() -> None:
+    shape = SHAPES["2 open-webui, several"]
+    single = {"OLLAMA_BASE_URL": "http://a:11434"}
+    for more, called in (({}, ["a"]), ({"OLLAMA_BASE_URLS": "http://b:11434"}, ["b"])):
+        links = list_links(read(stack(shape, shape.body, single | more)))
+        assert [link.host for link in links] == called
 
 
 def stack(shape: Shape, body: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:

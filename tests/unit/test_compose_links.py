@@ -6,6 +6,7 @@ import copy
 from typing import Any, cast
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,7 +48,7 @@ from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, Me
 from stackmend.decision import Finding
 from stackmend.reporting.collect import Collector
 from tests.marks import MARK
-from tests.unit.compose_world import Desired, World, compose, well
+from tests.unit.compose_world import Desired, World, classify_asked, compose, well
 
 OVERRIDE = {"links": {"on_conflict": "override"}}
 ENVIRONMENT = {"REDIS_URL": "redis://localhost:6379", "QUEUE": "redis://redis:6379"}
@@ -62,9 +63,9 @@ def world(environment: dict[str, Any], **settings: Any) -> tuple[Desired, World,
     return desired, made, made.declared(desired)
 
 
-def classified(environment: dict[str, Any], *running: Any, **settings: Any) -> Links:
+def classified(environment: dict[str, Any], **settings: Any) -> Links:
     desired, _, declared = world(environment, **settings)
-    return classify_links(desired.spec, {}, declared, *running)
+    return classify_links(desired.spec, {}, declared)
 
 
 @pytest.mark.parametrize(
@@ -166,9 +167,7 @@ def test_a_link_to_what_ended_well_is_asked_and_fails() -> None:
     links = classify_links(desired.spec, {}, declared)
     (check,) = make_link_checks(desired.spec, links.links, declared, host.state())
     result = CheckResult(name=check.name, outcome="failed", evidence="redis is not running")
-    links = classify_links(
-        desired.spec, {}, declared, host.state(), {check.name: result}, {"host": ()}
-    )
+    links = classify_asked(desired, declared, host.state(), {check.name: result}, {"host": ()})
     known = desired.spec, desired.files, desired.digest, host.state(), declared
     decided = plan(*known, links=links)
     assert [action.subject for action in decided.actions if action.verb == "start"] == ["redis"]
@@ -239,7 +238,7 @@ def ask_names(
         if isinstance(check, NameCheck)
     }
     listeners = {"host": [("0.0.0.0", 6379)]}
-    links = classify_links(desired.spec, {}, declared, host.state(), results, listeners)
+    links = classify_asked(desired, declared, host.state(), results, listeners)
     decided = plan(desired.spec, desired.files, desired.digest, host.state(), links=links)
     return checks, links, tuple(one for one in decided.findings if one.kind == "link")
 
@@ -290,7 +289,7 @@ def test_a_port_of_the_host_is_filtered_only_where_the_host_was_called() -> None
     for called, reason in cases:
         (name,) = [name_check(link) for link in links.links if link.host == called]
         results = {name: CheckResult(name=name, outcome="failed", evidence="no answer")}
-        found = classify_links(desired.spec, {}, declared, host.state(), results, listeners)
+        found = classify_asked(desired, declared, host.state(), results, listeners)
         (gateway,) = [one for one in found.judgements if one.subject == "api.UPSTREAM"]
         assert gateway.reason == reason
 
@@ -298,10 +297,10 @@ def test_a_port_of_the_host_is_filtered_only_where_the_host_was_called() -> None
 def test_containers_of_others_on_a_network_of_the_project_keep_names_from_being_rewritten() -> None:
     environment = {"REDIS_URL": "redis://rediss:6379"}
     desired, host, declared = world(environment)
-    assert list_correctable(classify_links(desired.spec, {}, declared, host.state()))
+    assert list_correctable(classify_asked(desired, declared, host.state()))
     endpoints = next(iter(host.containers.values())).endpoints
     host.neighbour("peer-redis-1", "peer", endpoints=endpoints)
-    links = classify_links(desired.spec, {}, declared, host.state())
+    links = classify_asked(desired, declared, host.state())
     assert not list_correctable(links)
     assert [one.status for one in links.judgements] == ["ambiguous"]
 
@@ -319,9 +318,9 @@ def test_a_name_of_another_project_on_the_host_is_not_rewritten(
     host.neighbours[name] = host.neighbours[name].model_copy(update={"status": "exited"})
     state = host.state()
     if running:
-        links = classify_links(desired.spec, {}, declared, state)
+        links = classify_asked(desired, declared, state)
     else:
-        links = classify_links(desired.spec, {}, declared, others=describe_others(state))
+        links = classify_links(desired.spec, {}, declared, describe_others(state))
     found = {judgement.subject: judgement for judgement in links.judgements}["api.REDIS_URL"]
     if service == "web":
         assert (found.status, found.right) == ("wrong", "redis:6379")
@@ -529,6 +528,40 @@ def correction(**changes: Any) -> tuple[Desired, Correction]:
     return desired, made.model_copy(update=changes)
 
 
+def test_a_correction_holds_no_more_than_what_is_still_wrong() -> None:
+    """Of two that it corrects the user mends one, and then the other."""
+    wrong = {"REDIS_URL": "redis://localhost:6379", "QUEUE_URL": "redis://rediss:6379/1"}
+    right = {"REDIS_URL": "redis://redis:6379", "QUEUE_URL": "redis://redis:6379/1"}
+    contents = []
+    for environment in (wrong, {**wrong, "QUEUE_URL": right["QUEUE_URL"]}, right):
+        desired, _, declared = world(environment)
+        links = classify_links(desired.spec, {}, declared)
+        made = make_correction(desired.spec, {}, declared, links)
+        assert len(made.changes) == len(links.wrong)
+        contents.append(yaml.safe_load(made.content or "{}"))
+    assert contents[0] == {"services": {"api": {"environment": right}}}
+    assert contents[1] == {"services": {"api": {"environment": {"REDIS_URL": right["REDIS_URL"]}}}}
+    assert contents[2] == {}
+
+
+@pytest.mark.parametrize("hosts", [(), ("host.docker.internal:host-gateway",), ("other:1.2.3.4",)])
+def test_what_answers_by_its_correction_alone_is_still_corrected(hosts: tuple[str, ...]) -> None:
+    """The container has the name that the files do not say: it was given by the last correction."""
+    desired, host, declared = world({"UPSTREAM": "http://host.docker.internal:9100"})
+    (api,) = (one for one in host.containers.values() if one.service == "api")
+    host.damage("api", shape={**api.shape, "extra_hosts": list(hosts)})
+    state = host.state()
+    known = classify_links(desired.spec, {}, declared, describe_others(state))
+    (check,) = make_link_checks(desired.spec, known.links, declared, state)
+    results = {check.name: CheckResult(name=check.name, outcome="passed", evidence="it answers")}
+    links = classify_asked(desired, declared, state, results)
+    made = make_correction(desired.spec, {}, declared, links)
+    covered = "host.docker.internal:host-gateway" in hosts
+    assert ("extra_hosts" in made.content) == covered
+    assert [one.subject for one in links.wrong] == (["api.UPSTREAM"] if covered else [])
+    assert not any(map(links.is_broken, links.judgements))
+
+
 def test_a_correction_says_what_it_changes() -> None:
     _, made = correction()
     assert "redis://redis:6379" in made.content
@@ -659,7 +692,7 @@ def find_all(
         )
         for check in checks
     }
-    known = classify_links(desired.spec, files or {}, declared, host.state(), results, {})
+    known = classify_asked(desired, declared, host.state(), results, files=files)
     known = add_patch(known, files or {}, None)
     decided = plan(desired.spec, desired.files, desired.digest, host.state(), links=known)
     return [one for one in decided.findings if one.kind in ("link", "patch")]
@@ -716,7 +749,7 @@ def test_an_address_for_browsers_that_nobody_answers_fails_no_run(
     links = classify_links(desired.spec, {}, declared).links
     (check,) = make_link_checks(desired.spec, links, declared, host.state())
     results = {check.name: CheckResult(name=check.name, outcome="failed", evidence="refused")}
-    known = classify_links(desired.spec, {}, declared, host.state(), results, {})
+    known = classify_asked(desired, declared, host.state(), results, {})
     # Nor is anybody waited for who may never come.
     assert known.is_waiting is (blocks and port == 4000)
 

@@ -51,6 +51,7 @@ from tests.unit.compose_world import (
     Desired,
     World,
     by_hand,
+    classify_asked,
     compose,
     digest_of,
     labelled,
@@ -2204,7 +2205,7 @@ def linked(more: dict[str, Any], **outcomes: str) -> tuple[Desired, World, Links
         )
         for link in asked
     }
-    links = classify_links(desired.spec, files, declared, state, results)
+    links = classify_asked(desired, declared, state, results, files=files)
     return desired, world, add_patch(links, files, None)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from stackmend.addresses.applications import classify_form
 from stackmend.addresses.corrections import format_edits, make_edits, replace_host, split_right
 from stackmend.addresses.exchanged import find_swapped, report_swapped
 from stackmend.addresses.gateway import GATEWAYS, classify_gateway
@@ -18,7 +19,6 @@ from stackmend.addresses.naming import classify_name
 from stackmend.addresses.proxies import add_exemptions
 from stackmend.addresses.stack import Stack
 from stackmend.addresses.state import Address, ImageFacts, Judgement, Running
-from stackmend.addresses.target import classify_form
 
 #: Why an address is wrong for the service, and maybe not for a browser.
 _DOUBTFUL = frozenset(
@@ -55,7 +55,7 @@ def classify(
         >>> services = {"api": {"environment": {"URL": "redis://localhost"}}, "redis": {}}
         >>> config = {"services": services}
         >>> [(one.status, one.right) for one in classify(read(config), config)]
-        [('wrong', 'redis')]
+        [('wrong', 'redis:6379')]
     """
     stack = Stack(addresses, config, running, images)
     swapped = find_swapped(addresses)

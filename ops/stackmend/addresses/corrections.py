@@ -53,6 +53,7 @@ def replace_host(address: Address, host: str, port: int, services: Iterable[str]
             "host": host.lower(),
             "port": port or address.port,
             "target": target,
+            "networks": None,
             "text": f"{host}:{port}" if port else host,
         }
     )
@@ -72,6 +73,16 @@ def explain_unreachable(name: str) -> str:
     if name.endswith("."):
         return f"no container reaches the service {name} by its name, which ends in a dot"
     return f"no container reaches the service {name} by its name, which every one has for itself"
+
+
+def explain_apart(stack: Stack, service: str, target: str) -> str:
+    """Why a service finds another by no name, with the networks that each is on."""
+    joined = [
+        f"{name} is on {', '.join(sorted(networks)) if networks else 'none'}"
+        for name in (service, target)
+        for networks in [stack.names.networks[name]]
+    ]
+    return f"{service} and {target} have no network in common: {', '.join(joined)}"
 
 
 def report_wrong(
@@ -94,7 +105,7 @@ def report_wrong(
         address=address,
         status="wrong",
         reason=reason,
-        cause=f"{cause}; {service} and {name} have no network in common",
+        cause=f"{cause}; {explain_apart(stack, service, name)}",
         remedy=f"add one network to both, and use {written}",
     )
 

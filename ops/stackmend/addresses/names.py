@@ -12,6 +12,7 @@ from stackmend.addresses.kinds import (
     is_loopback,
     split_name,
 )
+from stackmend.addresses.networks import Networks
 from stackmend.addresses.normalization import normalize, to_number
 from stackmend.addresses.state import ImageFacts, Running
 
@@ -71,10 +72,10 @@ class Names:
             if kind and is_client(kind, self.services[name])
         }
         self.kinds |= dict.fromkeys(self.clients, "")
-        self._networks = config.get("networks") or {}
+        self._declared = config.get("networks") or {}
         self._project = str(config.get("name") or "")
-        self.owners = {name: self._find_owner(name) for name in self.services}
-        self.networks = {name: self._list_networks(name) for name in self.services}
+        self._joined = Networks(self.services, self._project)
+        self.owners, self.networks = self._joined.owners, self._joined.networks
         #: The services that share a network namespace, themselves among them.
         self.groups = {
             name: frozenset(
@@ -110,35 +111,26 @@ class Names:
                 for published, target in _list_published(port):
                     local = str(port.get("host_ip") or "").startswith(("127.", "::1"))
                     self.published.setdefault(published, []).append((name, target, local))
-        # By name: the services that answer to it, each with the networks they do so on; "" is all.
-        self._names: dict[str, dict[str, set[str]]] = {}
-        for name, body in self.services.items():
-            if self.get_mode(name):
-                continue
-            for network in self.networks[name]:
-                aliases = ((body.get("networks") or {}).get(network) or {}).get("aliases") or ()
-                for alias in (name, *self._list_container_names(name, body), *aliases):
-                    answers = self._names.setdefault(str(alias).lower(), {})
-                    answers.setdefault(name, set()).add(network)
 
     def get_mode(self, name: str) -> str:
         """A service's ``network_mode``; empty where it has networks."""
-        return str(self.services[name].get("network_mode") or "")
+        return self._joined.get_mode(name)
 
     def resolve(self, source: str, host: str) -> tuple[str, ...]:
         """The services that a name leads to inside of another."""
-        body = self.services[source]
-        for link in body.get("links") or ():
-            target, _, alias = str(link).partition(":")
-            if host == (alias or target).lower():
-                return (target,)
-        own = self.networks[source]
-        answers = self._names.get(host, {})
-        return tuple(name for name, networks in answers.items() if networks & own)
+        return self._joined.resolve(source, host)
 
     def list_elsewhere(self, host: str) -> tuple[str, ...]:
         """The services that answer to a name on any network."""
-        return tuple(self._names.get(host, {}))
+        return self._joined.list_elsewhere(host)
+
+    def list_linked(self, source: str) -> Mapping[str, str]:
+        """The names that a service has for others by its ``links``, each with whose it is."""
+        return self._joined.list_linked(source)
+
+    def is_on_bridge(self, name: str) -> bool:
+        """Whether a service is on Docker's default bridge."""
+        return self._joined.is_on_bridge(name)
 
     def is_elsewhere(self, source: str, host: str) -> bool:
         """Whether a service's own configuration says where a name leads."""
@@ -153,7 +145,7 @@ class Names:
         """Whether names that the project does not have may still be known inside of a service."""
         body = self.services[source]
         outside = any(
-            (self._networks.get(key) or {}).get("external") for key in self.networks[source]
+            (self._declared.get(key) or {}).get("external") for key in self.networks[source]
         )
         return bool(outside or body.get("dns") or body.get("dns_search") or body.get("domainname"))
 
@@ -164,7 +156,7 @@ class Names:
         """
         for key in self.networks[source]:
             made = f"{self._project}_{key}"
-            name = str((self._networks.get(key) or {}).get("name") or made)
+            name = str((self._declared.get(key) or {}).get("name") or made)
             if name in self.running.joined or (self._project and name != made):
                 return True
         return False
@@ -228,23 +220,6 @@ class Names:
             return port in kind.besides
         image = str(body.get("image") or "").partition("@")[0].rpartition("/")[2].partition(":")[0]
         return name not in self._exposing or image in _SEVERAL_PORTS
-
-    def _find_owner(self, name: str) -> str:
-        """The service whose network namespace a service has; empty for a foreign container's."""
-        for _ in range(len(self.services)):
-            mode = self.get_mode(name)
-            if mode.startswith("container:"):
-                return ""
-            if not mode.startswith("service:") or mode[8:] not in self.services:
-                return name
-            name = mode[8:]
-        return name
-
-    def _list_networks(self, name: str) -> frozenset[str]:
-        owner = self.owners[name]
-        if not owner or self.get_mode(owner):
-            return frozenset()
-        return frozenset(self.services[owner].get("networks") or {"default": None})
 
     def _list_ports(
         self, name: str, body: Mapping[str, Any], images: Mapping[str, ImageFacts]
@@ -311,17 +286,6 @@ class Names:
             return 2
         # What is a list of others, or a connection in another notation, is where it calls.
         return 1 if here and all(host is not None and is_loopback(host) for host in hosts) else 0
-
-    def _list_container_names(self, name: str, body: Mapping[str, Any]) -> Iterator[str]:
-        if body.get("hostname"):
-            # Engines from 25 on answer to it.
-            yield str(body["hostname"])
-        if body.get("container_name"):
-            yield str(body["container_name"])
-        elif self._project:
-            replicas = (body.get("deploy") or {}).get("replicas") or body.get("scale") or 1
-            for number in range(1, min(to_number(replicas) or 1, 100) + 1):
-                yield f"{self._project}-{name}-{number}"
 
 
 def _as_items(body: Mapping[str, Any], key: str) -> list[Any]:

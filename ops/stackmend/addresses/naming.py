@@ -4,7 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stackmend.addresses.corrections import report_ambiguous, report_rewritten, report_wrong
+from stackmend.addresses.corrections import (
+    explain_apart,
+    report_ambiguous,
+    report_rewritten,
+    report_wrong,
+)
 from stackmend.addresses.kinds import find_kind_of_name, is_address_name
 from stackmend.addresses.slips import is_similar
 from stackmend.addresses.stack import Stack
@@ -31,6 +36,9 @@ def classify_name(stack: Stack, address: Address) -> Judgement:
         return _classify_from_host(stack, address)
     if target and stack.names.get_mode(target):
         return _classify_borrowed(stack, address, target)
+    linked = stack.names.list_linked(service).get(host)
+    if linked and linked in stack.services:
+        return _report_not_shared(stack, address, linked)
     if elsewhere := stack.names.list_elsewhere(host):
         if (
             stack.names.has_foreign_names(service)
@@ -38,30 +46,51 @@ def classify_name(stack: Stack, address: Address) -> Judgement:
             or stack.is_of_another(address)
         ):
             return Judgement(address=address)
-        return Judgement(
-            address=address,
-            status="wrong",
-            reason="not-shared",
-            cause=f"{service} and {elsewhere[0]} have no network in common",
-            remedy=f"add one network to both {service} and {elsewhere[0]}",
-        )
+        return _report_not_shared(stack, address, elsewhere[0])
     return _classify_unknown(stack, address)
+
+
+def _report_not_shared(stack: Stack, address: Address, target: str) -> Judgement:
+    """A name that a service has on networks of its own alone."""
+    service, host = address.place.service, address.host
+    cause = explain_apart(stack, service, target)
+    remedy = f"add one network to both {service} and {target}"
+    if shared := sorted(stack.names.networks[service] & stack.names.networks[target]):
+        joined = ", ".join(shared)
+        cause = f"{target} has the name {host} on no network of {service}, and they share {joined}"
+        remedy = f"use the name {target}, or give it the alias {host} on {shared[0]}"
+    return Judgement(
+        address=address, status="wrong", reason="not-shared", cause=cause, remedy=remedy
+    )
 
 
 def _classify_bridge(stack: Stack, address: Address) -> Judgement:
     service, host = address.place.service, address.host
-    linked = any(
-        host == str(link).rpartition(":")[2].lower()
-        for link in stack.services[service].get("links") or ()
-    )
+    linked = stack.names.list_linked(service)
+    on_bridge = {name for name in stack.services if stack.names.is_on_bridge(name)}
+    if target := linked.get(host):
+        if target not in stack.services or target in on_bridge:
+            return Judgement(address=address)
+        return Judgement(
+            address=address,
+            status="wrong",
+            reason="default-bridge",
+            cause=f"{service} is on Docker's default bridge and links to {target}, which is not",
+            remedy=f"remove network_mode from {service}, or put both on a network of the project",
+        )
     known = stack.names.list_elsewhere(host) or [n for n in stack.services if n.lower() == host]
-    if linked or not known or stack.is_unselected(address, known[0]):
+    if not known or stack.is_unselected(address, known[0]):
         return Judgement(address=address)
+    cause = f"{service} is on Docker's default bridge, where names lead nowhere"
+    aliases = [alias for alias, target in linked.items() if target == known[0]]
+    if len(aliases) == 1 and known[0] in on_bridge:
+        cause = f"{cause}; its links call {known[0]} {aliases[0]}"
+        return report_rewritten(address, "default-bridge", cause, aliases[0], address.port)
     return Judgement(
         address=address,
         status="wrong",
         reason="default-bridge",
-        cause=f"{service} is on Docker's default bridge, where names lead nowhere",
+        cause=cause,
         remedy=f"remove network_mode from {service}, or put both on a network of the project",
     )
 

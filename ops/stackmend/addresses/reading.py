@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from stackmend.addresses.applications import list_overruled
 from stackmend.addresses.files import LARGEST, flatten
 from stackmend.addresses.kinds import (
     BROWSED,
@@ -13,6 +14,7 @@ from stackmend.addresses.kinds import (
     is_known_scheme,
     is_loopback,
 )
+from stackmend.addresses.networks import Networks
 from stackmend.addresses.normalization import normalize, to_number
 from stackmend.addresses.state import Address, ImageFacts, Kind, Place, Side
 
@@ -121,7 +123,8 @@ def read(
 ) -> tuple[Address, ...]:
     """Every address that a service has: in its environment, its commands and its healthcheck.
 
-    Nothing is thought of them: what is no service of the project is read as well.
+    Nothing is thought of them: what is no service of the project is read as well. A variable that
+    its application does not read, because another takes its place, is not.
 
     :param config: what ``docker compose config --format json`` gives, ``$$`` unescaped.
     :param images: what images bring, by the name that services have for them; for an image that is
@@ -133,6 +136,9 @@ def read(
         >>> config = {"services": {"api": {"environment": {"URL": "redis://:p@localhost"}}}}
         >>> [(one.host, one.port, one.url) for one in read(config)]
         [('localhost', 6379, 'redis://***@localhost')]
+        >>> config = {"services": {"api": {"environment": {"URL": "redis://redis"}}, "redis": {}}}
+        >>> [(one.target, one.networks) for one in read(config)]
+        [('redis', ('default',))]
     """
     images = images or {}
     config = normalize(config)
@@ -145,7 +151,10 @@ def read(
         own = {key: str(value) for key, value in (body.get("environment") or {}).items()
                if value is not None}  # fmt: skip
         both = {**brought, **own}
+        overruled = list_overruled(body, both)
         for key, value in both.items():
+            if key in overruled:
+                continue
             kind: Kind = "environment" if key in own else "image"
             found += _read_pair(name, kind, key, value, both)
         for part, words in (
@@ -157,16 +166,22 @@ def read(
         for source in list_mounted(config, name):
             if source in (mounted or {}):
                 found += _read_file(name, source, (mounted or {})[source])
-    return tuple(
-        _set_target(address, targets[address.host]) if address.host in targets else address
-        for address in found
-    )
+    joined = Networks(services, str(config.get("name") or ""))
+    return tuple(_set_target(address, targets, joined) for address in found)
 
 
-def _set_target(address: Address, target: str) -> Address:
+def _set_target(address: Address, targets: Mapping[str, str], joined: Networks) -> Address:
     """An address of a service of the project, which no browser knows and nobody else listens on."""
-    update: dict[str, Any] = {"target": target}
-    place, port = address.place, address.explicit or address.port_place or address.scheme
+    place = address.place
+    # Of several services that have a name, the one that it leads to from there.
+    found = joined.resolve(place.service, address.host)
+    linked = joined.list_linked(place.service).get(address.host, "")
+    target = found[0] if found else linked or targets.get(address.host, "")
+    if not target:
+        return address
+    shared = joined.list_shared(place.service, target, address.host)
+    update: dict[str, Any] = {"target": target, "networks": shared}
+    port = address.explicit or address.port_place or address.scheme
     if (
         address.side in ("browser", "bind")
         and port

@@ -108,6 +108,8 @@ class Address(Frozen):
         a port, and which the service has of an env file.
     :param explicit: whether the port is written within the span.
     :param target: the service it names; empty where it names none.
+    :param networks: the project's networks on which the service finds its target by that host;
+        none where they share none, and ``None`` where it names no service.
     :param side: who connects to it.
     :param user: whether a user's name stands before the host, other than ``default``.
     :param password: whether a password does.
@@ -125,6 +127,7 @@ class Address(Frozen):
     published: bool = False
     explicit: bool = False
     target: str = ""
+    networks: tuple[str, ...] | None = None
     side: Side = "server"
     user: bool = False
     password: bool = False
@@ -217,6 +220,7 @@ class Running(Frozen):
     :param joined: the networks, by their names on the host, that containers of others are on.
     :param elsewhere: names that these containers or their services have, whether they run or not,
         in lower case.
+    :param environments: those of the containers that run, by service and by their names.
     """
 
     services: Mapping[str, RunningService] = {}
@@ -224,6 +228,7 @@ class Running(Frozen):
     filtered: tuple[int, ...] = ()
     joined: frozenset[str] = frozenset()
     elsewhere: frozenset[str] = frozenset()
+    environments: Mapping[str, Mapping[str, Mapping[str, str]]] = {}
 
 
 class Link(Frozen):

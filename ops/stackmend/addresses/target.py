@@ -1,11 +1,10 @@
 """A service by a name that it has: its port, what speaks there, and whether it runs. Pure."""
 
-import re
-
+from stackmend.addresses.applications import classify_form
 from stackmend.addresses.corrections import report_ambiguous, report_wrong
 from stackmend.addresses.kinds import KIND_OF_SCHEME, KINDS, SCHEME_PORTS, split_name
 from stackmend.addresses.stack import Stack
-from stackmend.addresses.state import Address, Edit, Judgement
+from stackmend.addresses.state import Address, Judgement
 
 #: What other protocols' schemes are called in the table of kinds.
 _SPEAKS = {
@@ -157,59 +156,3 @@ def _classify_running(stack: Stack, address: Address, target: str) -> Judgement:
             remedy=f"have {target} listen on 0.0.0.0",
         )
     return right
-
-
-def classify_form(stack: Stack, address: Address, target: str) -> Judgement | None:
-    """What open-webui does not take: a comma between addresses, or a path of Ollama's API."""
-    service, place = address.place.service, address.place
-    image = str(stack.services[service].get("image") or "").partition("@")[0]
-    if image.rpartition("/")[2].partition(":")[0] != "open-webui":
-        return None
-    value = stack.environments[service].get(place.key, "")
-    # Of a gateway the path may be its own.
-    is_api = stack.names.kinds.get(target) == "ollama" and re.fullmatch("/api/?", address.path)
-    if place.key in ("OLLAMA_BASE_URL", "OLLAMA_BASE_URLS") and is_api:
-        start = place.end
-        cut = place.model_copy(update={"start": start, "end": start + len(address.path)})
-        return Judgement(
-            address=address,
-            status="wrong",
-            reason="form",
-            right=address.text,
-            edits=(Edit(place=cut, old=address.path, new=""),),
-            cause=f"open-webui adds {address.path.rstrip('/')} itself",
-            remedy=f"set {place.key} without {address.path}",
-        )
-    after = value[place.end + len(address.path) :]
-    if place.key in ("OLLAMA_BASE_URLS", "OPENAI_API_BASE_URLS") and re.match(
-        r"\s*,\s*https?://", after
-    ):
-        start = place.end + len(address.path)
-        comma = start + after.index(",")
-        cut = place.model_copy(update={"start": comma, "end": comma + 1})
-        return Judgement(
-            address=address,
-            status="wrong",
-            reason="form",
-            right=f"{address.text};",
-            edits=(Edit(place=cut, old=",", new=";"),),
-            cause=f"open-webui separates the addresses of {place.key} by semicolons",
-            remedy=f"put a semicolon behind {address.text} in {place.key}",
-        )
-    if (
-        place.key in ("OPENAI_API_BASE_URL", "OPENAI_API_BASE_URLS")
-        and stack.names.kinds.get(target) in ("ollama", "vllm")
-        and address.path in ("", "/")
-    ):
-        return Judgement(
-            address=address,
-            status="ambiguous",
-            reason="form",
-            readings=(
-                f"{address.text}: as it stands",
-                f"{address.text}/v1: where {target} has OpenAI's API",
-            ),
-            cause=f"{target} has OpenAI's API below /v1",
-            remedy=f"end {place.key} in /v1",
-        )
-    return None

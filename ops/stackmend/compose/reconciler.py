@@ -39,6 +39,7 @@ from stackmend.compose.plan.gates import (
 from stackmend.compose.plan.links import (
     Links,
     add_patch,
+    add_results,
     classify_links,
     describe_others,
     find_excess,
@@ -348,7 +349,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             key = "links", self.spec.project, asked
             waiting = attempts == 1
             found = ask() if waiting else connection.derive(self.host, key, [self._reading], ask)
-            links = self._classify_links(declared, state, *found)
+            links = add_results(self.spec, self._read_sources(), declared, links, state, *found)
         proven = state.applied is not None and state.applied.source == self.source.digest
         links = links.model_copy(update={"proven": proven})
         if not desired:
@@ -361,15 +362,13 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             self._sources = read_sources(self._own, self.spec.variables)
         return self._sources
 
-    def _classify_links(self, declared: Declared, state: StackState, *asked: Any) -> Links:
-        """What links are: by what was asked of them, or by what is known before."""
+    def _classify_links(self, declared: Declared, state: StackState) -> Links:
+        """What links are by what is known before they are asked for."""
         sources = self._read_sources()
-        if asked:
-            return classify_links(self.spec, sources, declared, state, *asked)
         key = sources, declared, describe_others(state)
         known = self._classified
         if known is None or known[0][0] is not sources or known[0][1:] != key[1:]:
-            known = key, classify_links(self.spec, sources, declared, others=key[2])
+            known = key, classify_links(self.spec, sources, declared, key[2])
             self._classified = known
         return known[1]
 

@@ -96,9 +96,13 @@ _CONSENT = 'have stackmend do it: add to the stack "links": {"on_conflict": "ove
 class Links(Frozen):
     """What is known of a project's links.
 
-    :param judgements: what the addresses are by the declaration, and by what runs.
+    :param addresses: all that the declaration has, with their lines.
+    :param judgements: what they are by the declaration, and by what runs.
+    :param running: what is not right of what containers have otherwise than it declares.
     :param links: those that are to be proven.
     :param results: what asking for them found, by the checks' names.
+    :param covered: the addresses that may answer by what only the running containers have, such as
+        what a correction added: of the declaration a call tells nothing then.
     :param correction: what corrects the project's own files.
     :param patch: the lines of the same change to these files.
     :param omitted: what is wrong and not in the patch, each with why.
@@ -109,9 +113,12 @@ class Links(Frozen):
     :param proven: whether the stack was proven with these addresses before.
     """
 
+    addresses: tuple[Address, ...] = ()
     judgements: tuple[Judgement, ...] = ()
+    running: tuple[Judgement, ...] = ()
     links: tuple[Link, ...] = ()
     results: Mapping[str, CheckResult] = {}
+    covered: frozenset[str] = frozenset()
     correction: Correction | None = None
     patch: tuple[str, ...] = ()
     omitted: tuple[str, ...] = ()
@@ -140,7 +147,9 @@ class Links(Frozen):
 
     def get_link(self, judgement: Judgement) -> Link | None:
         """How an address was asked for; ``None`` where nobody does."""
-        if judgement.status == "wrong" and judgement.reason in _BEYOND_CALLS:
+        if judgement.status == "wrong" and (
+            judgement.reason in _BEYOND_CALLS or judgement.subject in self.covered
+        ):
             return None
         address = judgement.address
         key = (address.place.service, address.host, address.port, address.scheme)
@@ -184,18 +193,12 @@ def classify_links(
     spec: ComposeSpec,
     files: Sources | Mapping[str, bytes],
     declared: Declared,
-    state: StackState | None = None,
-    results: Mapping[str, CheckResult] | None = None,
-    listeners: Listeners | None = None,
     others: Running | None = None,
 ) -> Links:
-    """What the addresses in a declaration are.
+    """What the addresses in a declaration are, before anything is asked.
 
     :param files: the project's own files, in which the line of each is looked for.
-    :param state: what runs, where links were asked for.
-    :param results: what that found, by the checks' names.
-    :param listeners: what listens.
-    :param others: of :func:`describe_others`, where nothing was asked yet.
+    :param others: of :func:`describe_others`.
     """
     policy = spec.links or LinksPolicy()
     images = _list_images(declared)
@@ -209,21 +212,66 @@ def classify_links(
         if not any(fnmatchcase(f"{value.service}.{value.name}", of) for of in policy.ignore)
     )
     found = addresses.locate(read, sources)
-    known = declared.config, others, images, policy.ignore
-    judgements = addresses.classify(found, *known)
-    links = _list_calls(judgements)
-    if state is not None:
-        running = _describe_running(links, declared, state, results or {}, listeners or {})
-        judgements = addresses.classify(found, known[0], running, *known[2:])
-    variables = _list_variables(found, declared, images) if policy.ignore else {}
+    judgements = addresses.classify(found, declared.config, others, images, policy.ignore)
+    lived = addresses.classify_containers(
+        declared.config, others or Running(), images, policy.ignore, judgements
+    )
     return Links(
+        addresses=found,
         judgements=judgements,
-        links=links,
-        results=results or {},
+        running=lived,
+        links=(*_list_calls(judgements), *_list_calls(lived)),
         refused=_list_refused(spec, judgements, sources, declared),
         unread=unread,
-        variables=variables,
+        variables=_list_variables(found, declared, images) if policy.ignore else {},
     )
+
+
+def add_results(
+    spec: ComposeSpec,
+    files: Sources | Mapping[str, bytes],
+    declared: Declared,
+    links: Links,
+    state: StackState,
+    results: Mapping[str, CheckResult],
+    listeners: Listeners,
+) -> Links:
+    """What the addresses in a declaration are, by what asking for them found.
+
+    :param links: of :func:`classify_links`.
+    :param state: what runs.
+    :param results: what asking found, by the checks' names.
+    :param listeners: what listens.
+    """
+    running = _describe_running(links.links, declared, state, results, listeners)
+    ignore = spec.links.ignore if spec.links else ()
+    judgements = addresses.classify(
+        links.addresses, declared.config, running, _list_images(declared), ignore
+    )
+    refused = _list_refused(spec, judgements, Sources.make(files), declared)
+    update = {
+        "judgements": judgements,
+        "results": results,
+        "refused": refused,
+        "covered": _list_covered(judgements, state),
+    }
+    return links.model_copy(update=update)
+
+
+def _list_covered(judgements: Iterable[Judgement], state: StackState) -> frozenset[str]:
+    """The addresses that need a host's name which the containers of their service have."""
+    return frozenset(
+        judgement.subject
+        for judgement in judgements
+        for item in judgement.needs.get("extra_hosts") or ()
+        for container in state.list_containers(judgement.address.place.service)
+        if _name_host(item) in map(_name_host, container.shape.get("extra_hosts") or ())
+    )
+
+
+def _name_host(item: str) -> str:
+    """The name in one of a service's ``extra_hosts``."""
+    return re.split("[:=]", item)[0].lower()
 
 
 def _list_refused(
@@ -326,7 +374,12 @@ def _describe_running(
 
 
 def describe_others(state: StackState) -> Running:
-    """What is known of others on a host before anything of the project runs there."""
+    """What is known of a host's containers without asking them: others', and environments."""
+    environments: dict[str, dict[str, Mapping[str, str]]] = {}
+    for container in state.containers:
+        if container.running and container.service and not container.oneoff:
+            environment = container.shape.get("environment") or {}
+            environments.setdefault(container.service, {})[container.name] = environment
     return Running(
         joined=frozenset(
             network
@@ -334,6 +387,7 @@ def describe_others(state: StackState) -> Running:
             for network in container.endpoints
         ),
         elsewhere=frozenset(name.lower() for name in state.elsewhere),
+        environments=environments,
     )
 
 
@@ -622,6 +676,8 @@ def find_links(draft: Draft, links: Links) -> None:
             )
         else:
             _find_wrong(draft, judgement, links)
+    for judgement in links.running:
+        _find_running(draft, judgement, links)
     for line in links.unread:
         subject, _, cause = line.partition(" is ")
         remedy = f'shorten it, or add "{subject}" to "ignore" of the section "links"'
@@ -720,6 +776,24 @@ def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
     )
 
 
+def _find_running(draft: Draft, judgement: Judgement, links: Links) -> None:
+    """Note what a container has otherwise than its declaration, where this run leaves it so."""
+    if judgement.address.place.service in draft.steps or links.get_outcome(judgement) == "passed":
+        return
+    draft.find(
+        judgement.subject,
+        "link",
+        judgement.cause,
+        evidence=[
+            describe(judgement),
+            *judgement.readings,
+            *_quote(links.get_result(judgement), judgement),
+        ],
+        remedy=judgement.remedy,
+        blocks=False,
+    )
+
+
 def _find_unheard(draft: Draft, change: Change, line: str) -> None:
     image = draft.name_image(change.service)
     keeper = next((remedy for name, remedy in _KEEPERS.items() if name in image), "")
@@ -735,10 +809,12 @@ def _find_unheard(draft: Draft, change: Change, line: str) -> None:
 
 
 def describe(judgement: Judgement) -> str:
-    """Where an address stands, what it is, and what it should be."""
+    """Where an address stands, what it is, by which networks it leads, and what it should be."""
     place = judgement.address.place
     right = f"; right: {show(judgement.right)}" if judgement.right else ""
-    return f"{place.source}: {place.name} is {show(judgement.address.url)}{right}"
+    networks = judgement.address.networks
+    over = f", over network {', '.join(networks)}" if networks else ""
+    return f"{place.source}: {place.name} is {show(judgement.address.url)}{over}{right}"
 
 
 def _name_link(result: CheckResult, judgements: Iterable[Judgement]) -> str:
