@@ -33,14 +33,23 @@ _RESULTS = {"done": "done", "failed": "tried without success"}
 def show(record: RunRecord, path: Path | None, out: TextIO) -> None:
     """Print what people need to know at the end of a run: one line if every host was converged.
 
+    Of hosts that the doctor was at, what it says of them.
+
     :param record: the run
     :param path: where it was written, ``None`` if it was not
     :param out: where to print; on a terminal the hosts are shown as a table
     """
-    if any(host.outcome != "converged" for host in record.hosts.values()):
+    diagnosed = {n: h.diagnosis for n, h in record.hosts.items() if h.diagnosis is not None}
+    if diagnosed:
+        from stackmend.reporting import diagnoses
+
+        diagnoses.show(diagnosed, out)
+    hosts = {name: host for name, host in record.hosts.items() if host.diagnosis is None}
+    if any(host.outcome != "converged" for host in hosts.values()):
+        others = record.model_copy(update={"hosts": hosts})
         if out.isatty():
-            _make_table(record, out)
-        for line in format_record(record):
+            _make_table(others, out)
+        for line in format_record(others):
             print(f"    {make_printable(line, LINE_LIMIT)}", file=out)
     print(f"--> stackmend: {format_last_line(record, path)}", file=out)
 
