@@ -337,6 +337,21 @@ def test_a_server_that_spends_a_while_on_a_model_that_is_loaded(here: Host, serv
     assert {sample.invalid for sample in ask(here, server, "ollama", prepared)} == {"reloaded"}
 
 
+@calmly
+def test_the_api_of_openai_hides_a_load(
+    here: Host, server: Paced, known: dict[Api, Prepared]
+) -> None:
+    """As the documentation says: only Ollama's own API tells it from a slow first token."""
+    server.set(trap="reload", load=0.3)
+    samples = ask(here, server, "openai", known["openai"])
+    assert [(sample.invalid, sample.load) for sample in samples] == [(None, None)] * 2
+    assert all((sample.ttft or 0) > 0.3 + PACE["ttft"] for sample in samples)
+    server.set(trap="reload", load=0.3)
+    assert {sample.invalid for sample in ask(here, server, "ollama", known["ollama"])} == {
+        "reloaded"
+    }
+
+
 def test_nobody_answers(here: Host) -> None:
     with pytest.raises(StepError, match="does not answer"):
         contact.measure_rtt(here, Endpoint("ollama", "127.0.0.1", 9, "paced"))

@@ -316,6 +316,8 @@ class _Learner:
             answer, problem = self._try(prompt, question)
         if problem is not None and problem.invalid not in ("short", "cached"):
             raise self._refuse(problem.invalid, problem.reason)
+        # From now on the same one has to answer.
+        protocol.named = protocol.named or answer.model
         return answer
 
     def _try_loaded(self, prompt: str, question: Question) -> tuple[Answer, Problem | None]:
