@@ -318,6 +318,41 @@ def test_how_runs_differ_is_known_by_neighbours() -> None:
     assert found["concurrency 1"] == pytest.approx(0.03, rel=0.5)
 
 
+def test_how_runs_differ_is_rarely_known_too_small() -> None:
+    """Whatever chance makes of few runs; a limit that is too small fails runs for nothing."""
+    chance, found = random.Random(1), {}
+    for runs in (4, 20):
+        rows = [[chance.lognormvariate(0, 0.05) for _ in range(runs)] for _ in range(400)]
+        spreads = [baseline.compute_run_spread(row) for row in rows]
+        found[runs] = sum(spread < 0.8 * 0.05 for spread in spreads) / len(spreads)
+    assert found[4] < 0.4
+    assert found[20] < 0.1
+
+
+def test_a_difference_that_runs_nearly_have_by_themselves_is_doubtful() -> None:
+    before, after = summarize(measure(Noise(), loads=[1])), summarize(measure(Noise(), 1.2, [1]))
+
+    def find_outcome(runs: dict[str, float] | None) -> tuple[str, str]:
+        row = statistics.compare(before, after, 0.1, runs)[0]
+        return row.outcome, row.reason
+
+    # 15 % fewer tokens a second.
+    assert find_outcome(None) == ("worse", "")
+    assert find_outcome({}) == ("noisy", "too few results say how much whole runs differ")
+    assert find_outcome({"concurrency 1": 0.036}) == ("worse", "")
+    assert find_outcome({"concurrency 1": 0.046}) == ("noisy", "whole runs differ by 5%")
+    slow = summarize(measure(Noise(), 1 / 0.7, [1]))
+    assert statistics.compare(before, slow, 0.1, {})[0].outcome == "worse"
+
+
+@pytest.mark.slow
+def test_runs_that_differ_by_themselves_fail_rarely_and_a_slowdown_always() -> None:
+    """By five percent, as on a machine that others share."""
+    kind = "runs 5 %"
+    assert sum(gate.count_alarms(kind, seed, runs=25) for seed in range(4)) <= 1
+    assert all(gate.has_caught(kind, seed, 1 / 0.7, runs=8)[0] for seed in range(5))
+
+
 def test_repeats_that_vary_now_do_not_widen_the_limit_but_are_noise() -> None:
     """Else whoever is slow and unsteady would be equal."""
     before = summarize(measure(Noise(repeat=0.005, seed=1), loads=[1]))
