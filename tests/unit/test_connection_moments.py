@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -129,13 +130,12 @@ def check_moments(tmp_path: Path, tls: bool) -> None:
     known = certificate(tmp_path, "127.0.0.1") if tls else None
     context = None
     if known is not None:
-        import ssl
-
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(known)
 
     def answer() -> None:
         peer = server.accept()[0]
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with context.wrap_socket(peer, server_side=True) if context else peer as one:
             asked = b""
             while not asked.endswith(b"question"):
