@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
@@ -21,18 +20,11 @@ from stackmend.worker.benchmark.spec import Limits, Profile
 from stackmend.worker.benchmark.state import Summary
 from stackmend.worker.benchmark.statistics import summarize
 from tests.calm import calmly
-from tests.connected import local
 from tests.unit.benchmark_server import Asked, Served, Wire, answer, describe, last, serving, text
 
 pytestmark = pytest.mark.slow
 
 TOKENS = 40
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Host]:
-    with local() as host:
-        yield host
 
 
 def at(served: Served, protocol: Literal["ollama", "openai"] = "openai") -> Endpoint:

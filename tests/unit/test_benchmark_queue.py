@@ -52,7 +52,6 @@ from stackmend.worker.benchmark.state import Queue as Line
 from stackmend.worker.benchmark.store import Files
 from stackmend.worker.context import Shape
 from tests.calm import calmly
-from tests.connected import local
 from tests.unit.benchmark_world import FINGERPRINT
 
 # What a queue says
@@ -332,12 +331,6 @@ class Answers(BaseHTTPRequestHandler):
         self.reply(202, {"id": self.server.submit(body)})
 
     def log_message(self, *_: object) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Host]:
-    with local() as host:
-        yield host
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from stackmend.worker.benchmark.spec import Profile
 from stackmend.worker.benchmark.state import Load, Sample
 from tests import paced
 from tests.calm import calmly, urgency
-from tests.connected import local
 from tests.paced import Paced
 
 Api = Literal["ollama", "openai"]
@@ -68,24 +67,6 @@ OLLAMA_ALONE = {"reload": ("reloaded", "in 0.30 s")}
 def _before_others() -> Iterator[None]:
     with urgency():
         yield
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Host]:
-    with local() as host:
-        yield host
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Paced]:
-    with paced.serving(**PACE) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Paced) -> Paced:
-    running.set(**PACE)
-    return running
 
 
 @pytest.fixture(scope="module")
