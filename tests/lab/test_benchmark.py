@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from stackmend.worker.benchmark import schema
+from stackmend.worker.benchmark.contact import NOWHERE
 from tests.calm import calmly
 from tests.lab.benchmark_runs import PROFILE, RESULTS, PacedStack
 from tests.lab.fixtures import Lab
@@ -125,6 +126,10 @@ def test_a_run_that_is_killed_leaves_the_result_of_before(stack: PacedStack) -> 
         while stack.count_inference() < 12:
             assert time.monotonic() < deadline, running.output()
             time.sleep(0.05)
+        # As the moves of workers do: nobody else measures on that host meanwhile.
+        stack.host.sh(f"! flock -n {RESULTS}/lock true")
+        # A path that no server has is asked for as well: that needs no model.
+        assert f"GET {NOWHERE}" in stack.read_log()
         running.kill()
     assert stack.host.snapshot_files(RESULTS).keys() == files.keys()
     assert all(
@@ -134,7 +139,7 @@ def test_a_run_that_is_killed_leaves_the_result_of_before(stack: PacedStack) -> 
         if not name.endswith("/lock") and name != RESULTS
     )
     stack.set_pace()
-    stack.host.wait_for(f"! fuser {RESULTS}/lock", 30)
+    stack.host.wait_for(f"flock -n {RESULTS}/lock true", 30)
     result = stack.run(max_age=0)
     assert result.run.rc == 0, result.run.out
     assert len(measured(result)) == 1
