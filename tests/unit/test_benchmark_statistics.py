@@ -346,14 +346,6 @@ def test_a_difference_that_runs_nearly_have_by_themselves_is_doubtful() -> None:
 
 
 @pytest.mark.slow
-def test_runs_that_differ_by_themselves_fail_rarely_and_a_slowdown_always() -> None:
-    """By five percent, as on a machine that others share."""
-    kind = "runs 5 %"
-    assert sum(gate.count_alarms(kind, seed, runs=20) for seed in range(3)) <= 1
-    assert all(gate.has_caught(kind, seed, 1 / 0.7, runs=6)[0] for seed in range(3))
-
-
-@pytest.mark.slow
 def test_what_chance_explains_fails_no_second_time_either() -> None:
     """Requests that vary by half: each result in this series is noisy, and some are slow by it."""
     assert gate.count_alarms("requests 50 %", 8, runs=20) == 0
@@ -486,7 +478,7 @@ def _without_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_without_intervals")
 @pytest.mark.parametrize(
-    ("kind", "most"), [("runs 2 %", 0.01), ("runs 3 %", 0.02), ("runs 5 %", 0.08)]
+    ("kind", "most"), [("runs 2 %", 0.01), ("runs 3 %", 0.02), ("runs 5 %", 0.02)]
 )
 def test_a_server_that_stays_the_same_rarely_fails_in_fifty_runs(kind: str, most: float) -> None:
     """A best of lucky draws would rise until usual ones fail: 11 % of them at 3 %."""
@@ -495,7 +487,7 @@ def test_a_server_that_stays_the_same_rarely_fails_in_fifty_runs(kind: str, most
 
 
 @pytest.mark.usefixtures("_without_intervals")
-@pytest.mark.parametrize("kind", ["runs 2 %", "runs 3 %"])
+@pytest.mark.parametrize("kind", ["runs 2 %", "runs 3 %", "runs 5 %"])
 def test_a_slowdown_is_caught_after_twenty_runs_and_stays_so(kind: str) -> None:
     found = [gate.has_caught(kind, seed, 1 / 0.7) for seed in range(4)]
     assert found == [(True, True)] * 4
