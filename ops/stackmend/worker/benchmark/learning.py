@@ -36,7 +36,7 @@ from stackmend.worker.benchmark.prompts import (
     MORE_WORDS,
     Prompts,
     find_scale,
-    guess_words,
+    find_usual_words,
 )
 from stackmend.worker.benchmark.protocols import Protocol, is_loading
 from stackmend.worker.benchmark.protocols.openai import OpenAI
@@ -188,7 +188,7 @@ class _Learner:
     def learn(self) -> Prepared:
         few = self._ask_words(FEW_WORDS)
         if few.prompt is None:
-            return self._finish(guess_words(self._profile.prompt_tokens), None)
+            return self._finish(find_usual_words(self._profile.prompt_tokens), None)
         more = self._ask_words(MORE_WORDS)
         scale = find_scale(few.prompt, more.prompt or 0)
         if not scale.is_plausible:

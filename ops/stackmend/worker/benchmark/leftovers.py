@@ -55,7 +55,7 @@ def wait_for_own(host: Host, spec: BenchmarkSpec, files: Files, answers: Answers
     :param files: of its measurements.
     :param answers: what it says now.
     """
-    if spec.target != "queue" or "busy" in spec.allow or not _may_be_own(spec, answers.queue):
+    if spec.target != "queue" or "busy" in spec.allow or not _has_few(spec, answers.queue):
         return answers
     marked = connection.run(host, commands.find_mark(files.asking, LEFT_MINUTES), readonly=True)
     if not marked.ok or not marked.stdout.strip():
@@ -67,14 +67,14 @@ def wait_for_own(host: Host, spec: BenchmarkSpec, files: Files, answers: Answers
         f"{format_limit(limit)} until the queue is empty",
     )
     deadline = time.monotonic() + limit
-    while time.monotonic() < deadline and _may_be_own(spec, answers.queue):
+    while time.monotonic() < deadline and _has_few(spec, answers.queue):
         time.sleep(PAUSE)
         with suppress(connection.HTTPError, connection.DialError):
             answers = identity.read_queue(host, spec, answers)
     return answers
 
 
-def _may_be_own(spec: BenchmarkSpec, queue: Queue | None) -> bool:
+def _has_few(spec: BenchmarkSpec, queue: Queue | None) -> bool:
     """Whether a queue has as few tasks as a measurement of ours leaves at most."""
     profile = spec.profile
     most = MOST_AT_ONCE if profile.rate is not None else max(profile.concurrency)

@@ -101,6 +101,6 @@ def find_scale(few: int, more: int) -> Scale:
     return Scale(few - per_word * FEW_WORDS, per_word)
 
 
-def guess_words(tokens: int) -> int:
+def find_usual_words(tokens: int) -> int:
     """How many words make a prompt of about so many tokens, where a server counts none."""
     return max(1, round(tokens / USUAL_TOKENS))

@@ -30,7 +30,7 @@ from stackmend.worker.benchmark.prompts import (
     MORE_WORDS,
     Prompts,
     find_scale,
-    guess_words,
+    find_usual_words,
 )
 from stackmend.worker.benchmark.protocols import (
     WrongForm,
@@ -476,6 +476,6 @@ def _count_words(tokens: int, few: int | None, more: int | None) -> tuple[int, i
     """Words of a prompt of about so many tokens, and the tokens that it then has."""
     scale = find_scale(few, more) if few is not None and more is not None else None
     if scale is None or not scale.is_plausible:
-        return guess_words(tokens), None
+        return find_usual_words(tokens), None
     words = scale.find_words(tokens)
     return words, scale.count_tokens(words)

@@ -258,7 +258,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             finally:
                 if isinstance(prepared, learning.Prepared):
                     loading.release(self.host, endpoint, prepared.protocol)
-        if self.spec.target == "queue" and _are_over(levels):
+        if self.spec.target == "queue" and _is_over(levels):
             leftovers.mark(self.host, self._files, asking=False)
         measurement = Measurement(
             target=self.spec.target,
@@ -442,7 +442,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         self.report.add_measure("measured at", entry.at, "s since 1970")
 
 
-def _are_over(levels: Sequence[Level]) -> bool:
+def _is_over(levels: Sequence[Level]) -> bool:
     """Whether nobody gave up waiting for a task, which is still in its queue then."""
     samples = (row for level in levels for repeat in level.repeats for row in repeat.samples)
     return all(row.invalid not in ("timeout", "incomplete") for row in samples)

@@ -281,17 +281,17 @@ def compare(
             comparison = _compare_figure(then, now, figure, more_is_better, limit)
             if comparison is not None and spread is None:
                 reason = "too few results say how much whole runs differ"
-                comparison = _doubt(comparison, UNKNOWN * threshold, reason)
+                comparison = _mark_doubtful(comparison, UNKNOWN * threshold, reason)
             elif comparison is not None and spread:
                 reason = f"whole runs differ by {spread:.0%}"
                 limit = min(MOST_SPREAD, SURE_SPREADS * spread)
-                comparison = _doubt(comparison, limit, reason)
+                comparison = _mark_doubtful(comparison, limit, reason)
             if comparison is not None:
                 found.append(comparison)
     return tuple(found)
 
 
-def _doubt(comparison: Comparison, limit: float, reason: str) -> Comparison:
+def _mark_doubtful(comparison: Comparison, limit: float, reason: str) -> Comparison:
     """A comparison of which it is doubtful whether something became worse, up to a limit."""
     if comparison.outcome != "worse" or abs(comparison.ratio - 1) > limit:
         return comparison
