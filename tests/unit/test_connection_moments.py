@@ -29,6 +29,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux's kernel 
 #: Seconds by which a moment may differ from what another thread noted, and for which bytes wait.
 NEAR, LATE = 0.02, 0.2
 
+#: Seconds until the kernel notes moments, where no other socket had it do so.
+BEGUN = 0.1
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
 
 
@@ -47,6 +50,7 @@ def test_bytes_came_before_they_were_read() -> None:
         client = socket.create_connection(server.getsockname())
         with client, server.accept()[0] as peer:
             wire = Wire(client)
+            time.sleep(BEGUN)
             peer.sendall(b"a")
             sent = time.monotonic()
             time.sleep(LATE)
@@ -89,6 +93,7 @@ def test_what_ssh_reads_has_the_moment_at_which_it_came() -> None:
             wire = find_wire(transport)
             assert wire is not None
             assert find_wire(transport) is wire
+            time.sleep(BEGUN)
             peer.sendall(b"SSH-2")
             sent = time.monotonic()
             time.sleep(LATE)
