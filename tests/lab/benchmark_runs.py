@@ -15,6 +15,7 @@ from tests.lab import controller
 from tests.lab.controller import Controller
 from tests.lab.hosts import LabHost
 from tests.lab.models_runs import Result
+from tests.paced import Record
 
 #: Starts the server, and writes each request down before it is answered.
 LOGGED = """\
@@ -115,6 +116,11 @@ class PacedStack:
         body = shlex.quote(json.dumps({**self.pace, **pace}))
         self.host.sh(f"curl -sf -X PUT -d {body} http://{self.address}/paced >/dev/null")
         self.clear_log()
+
+    def read_records(self) -> list[Record]:
+        """What it answered since its speed was set, in the order in which it was asked."""
+        found = json.loads(self.host.sh(f"curl -sf http://{self.address}/paced"))["records"]
+        return sorted((Record(**row) for row in found), key=lambda row: row.arrived)
 
     def clear_log(self) -> None:
         self.host.sh(": >/opt/paced/log")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import time
 
 import jsonschema
 import pytest
 
 from stackmend.worker.benchmark import schema
-from tests.lab.benchmark_runs import RESULTS, PacedStack
+from stackmend.worker.benchmark.contact import NOWHERE
+from tests.calm import calmly
+from tests.lab.benchmark_runs import PROFILE, RESULTS, PacedStack
 from tests.lab.fixtures import Lab
 from tests.lab.models_runs import Result
+from tests.paced import read_truth
+from tests.paced.measured import SPEED, TIMES
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,28 @@ def test_a_second_run_asks_for_no_token(stack: PacedStack, user: str, words: str
     assert len(stack.collected()) == 1
 
 
+@calmly
+def test_what_a_run_reports_is_what_the_server_did(stack: PacedStack) -> None:
+    """Held against the server's own record, each repeat by itself."""
+    stack.set_pace(ttft=0.2)
+    result = stack.run(max_age=0, baseline="none")
+    assert result.run.rc == 0, result.run.out
+    requests = PROFILE["requests"]
+    # Before them the server is found out about, and warmed up.
+    asked = stack.read_records()[-5 * requests :]
+    truths = [read_truth(asked[at : at + requests]) for at in range(0, len(asked), requests)]
+    figures = result.host["operations"][0]["measured"]
+    for name, of, leeway in (
+        ("output", "output_tps", SPEED),
+        ("ttft", "ttft", TIMES),
+        ("tpot", "tpot", TIMES),
+    ):
+        reported = figures[f"{name}, concurrency 2"]["value"]
+        truth = statistics.median(getattr(row, of) for row in truths)
+        assert reported == pytest.approx(truth, rel=leeway), (name, truths)
+    stack.set_pace()
+
+
 def test_each_change_is_measured_and_named(stack: PacedStack) -> None:
     stack.version, stack.digest, stack.threads = "0.34.0", "b" * 64, 8
     assert_measured_for(
@@ -99,6 +126,10 @@ def test_a_run_that_is_killed_leaves_the_result_of_before(stack: PacedStack) -> 
         while stack.count_inference() < 12:
             assert time.monotonic() < deadline, running.output()
             time.sleep(0.05)
+        # As the moves of workers do: nobody else measures on that host meanwhile.
+        stack.host.sh(f"! flock -n {RESULTS}/lock true")
+        # A path that no server has is asked for as well: that needs no model.
+        assert f"GET {NOWHERE}" in stack.read_log()
         running.kill()
     assert stack.host.snapshot_files(RESULTS).keys() == files.keys()
     assert all(
@@ -108,7 +139,7 @@ def test_a_run_that_is_killed_leaves_the_result_of_before(stack: PacedStack) -> 
         if not name.endswith("/lock") and name != RESULTS
     )
     stack.set_pace()
-    stack.host.wait_for(f"! fuser {RESULTS}/lock", 30)
+    stack.host.wait_for(f"flock -n {RESULTS}/lock true", 30)
     result = stack.run(max_age=0)
     assert result.run.rc == 0, result.run.out
     assert len(measured(result)) == 1

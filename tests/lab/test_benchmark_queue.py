@@ -30,7 +30,8 @@ class Measured:
     def __init__(self, stack: ReferenceStack, directory: Path) -> None:
         self.stack, self.directory = stack, directory
 
-    def run(self, **policy: Any) -> Result:
+    def start(self, **policy: Any) -> controller.Controller:
+        """A run, under way."""
         benchmark = {"target": "queue", "profile": PROFILE, **policy}
         settings = {
             "project": "ai",
@@ -40,7 +41,10 @@ class Measured:
         }
         inventory = controller.write_inventory(self.directory, [self.stack.host], stack=settings)
         reports = {"STACKMEND_REPORTS": str(self.directory)}
-        with controller.start(inventory, "deploy/benchmark.py", "-y", env=reports) as running:
+        return controller.start(inventory, "deploy/benchmark.py", "-y", env=reports)
+
+    def run(self, **policy: Any) -> Result:
+        with self.start(**policy) as running:
             done = running.wait()
         assert "Traceback" not in done.out, done.out
         return Result(done, done.report["hosts"])
@@ -107,6 +111,26 @@ def test_a_second_run_submits_no_task(measured: Measured) -> None:
     before = measured.stack.health()["totals"]
     assert measured.run().outcomes == {"converged"}
     assert measured.stack.health()["totals"] == before
+
+
+def test_what_a_killed_run_left_in_the_queue_is_waited_for(measured: Measured) -> None:
+    """A task is still there when the next run comes, which measures once that is over."""
+    stack = measured.stack
+    done = stack.health()["totals"]["done"]
+    with measured.start(max_age=0) as killed:
+        while stack.health()["totals"]["done"] < done + 6:
+            assert killed.process.poll() is None, killed.output()
+        killed.kill()
+    # Its model is missing: it would be put off for a quarter of an hour.
+    stack.post("once upon a time", model="later")
+    stack.host.wait_for("curl -s http://127.0.0.1:8000/healthz | grep -q '\"delayed\":1'")
+    with measured.start(max_age=0) as running:
+        assert running.wait_for_output("a measurement ended before its tasks did"), running.output()
+        stack.host.docker("exec", "ai-redis-1", "redis-cli", "DEL", "tasks:delayed")
+        ended = running.wait()
+    assert ended.rc == 0, ended.out
+    # All of its own are over: the next run has nobody to wait for.
+    assert "asking" not in stack.host.sh("ls /var/lib/stackmend/benchmarks")
 
 
 def test_it_ends_before_the_host_runs_out_of_memory(measured: Measured) -> None:

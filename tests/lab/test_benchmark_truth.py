@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +13,21 @@ from pyinfra.api.host import Host
 from stackmend import connection
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.learning import Prepared, prepare
+from stackmend.worker.benchmark.sending import open_client
 from tests import connected, paced
-from tests.calm import exactly, urgency
+from tests.calm import calmly, exactly, urgency
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.paced import Paced
-from tests.paced.measured import SHORT, SPEEDS, Speed, check_delay, check_speed, list_concurrencies
+from tests.paced.measured import (
+    DELAY,
+    SHORT,
+    SPEEDS,
+    Speed,
+    check_delay,
+    check_speed,
+    list_concurrencies,
+)
 
 PORT = 18800
 
@@ -81,3 +91,24 @@ def test_over_a_long_way(there: LabHost, server: Paced, endpoint: Endpoint, tmp_
         with connected.lab(there, "operator", **known, **anew) as far:
             run_first(far)
             check_delay(far, server, endpoint, 0.05)
+
+
+@calmly
+def test_tokens_that_wait_to_be_read_keep_their_moments(
+    host: Host, server: Paced, endpoint: Endpoint
+) -> None:
+    """Whatever this process does meanwhile: all have long come over SSH when the first is read."""
+    server.set(trap="", ttft=0.1, tpot=0.05, slots=1)
+    asked = {"model": "paced", "prompt": "a b", "options": {"num_predict": 6}}
+    with (
+        open_client(host, endpoint, 20) as client,
+        client.stream("POST", "/api/generate", json=asked) as answer,
+    ):
+        departed = connection.read_departure(answer)
+        time.sleep(0.6)
+        came = [connection.read_arrival(answer) for _ in connection.iterate_lines(answer)]
+    (record,) = server.read_records()
+    # Containers have this machine's clock.
+    assert 0 < record.arrived - departed < DELAY
+    assert abs(came[0] - record.first) < DELAY
+    assert came[5] - came[0] == pytest.approx(record.last - record.first, abs=DELAY)

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import selectors
 import sys
 import time
 
@@ -435,12 +436,16 @@ def common(left, right):
     return min(len(left), len(right))
 
 
+#: Seconds by which a wait wakes up before its moment; until then it asks the clock.
+EARLY = 0.0003
+
+
 async def until(moment):
     """Wait for a moment of the monotonic clock."""
     left = moment - time.monotonic()
-    # The loop's timers have a millisecond's resolution, and are late by up to one.
-    if left > 0.002:
-        await asyncio.sleep(left - 0.001)
+    # The loop's timers are late by some ten microseconds.
+    if left > 2 * EARLY:
+        await asyncio.sleep(left - EARLY)
     while time.monotonic() < moment:
         await asyncio.sleep(0)
 
@@ -635,7 +640,9 @@ async def serve(address, port, pace):
 
 def main(arguments=None):
     """Run the server."""
-    asyncio.run(serve(*read_arguments(arguments)))
+    # The usual loop's timers are late by up to a millisecond.
+    loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+    loop.run_until_complete(serve(*read_arguments(arguments)))
 
 
 if __name__ == "__main__":

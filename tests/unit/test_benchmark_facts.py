@@ -1157,7 +1157,9 @@ def test_room_for_a_result_is_known_before_it_is_measured(
 
 def test_a_file_in_the_way_is_known_before_it_is_measured(tmp_path: Path) -> None:
     (tmp_path / "x.latest.json").mkdir()
-    files = store.Files(str(tmp_path / "x.json"), str(tmp_path / "x.latest.json"))
+    files = store.Files(
+        *(str(tmp_path / f"x.{name}") for name in ("json", "latest.json", "asking"))
+    )
     with connected.local() as host, pytest.raises(StepError) as error:
         store.reserve(host, files, BenchmarkSpec(project="ai"))
     assert "x.latest.json is no file: move it elsewhere, then run again" in str(error.value)

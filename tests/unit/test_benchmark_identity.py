@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ from stackmend.worker.benchmark.plan import plan
 from stackmend.worker.benchmark.reconciler import BenchmarkReconciler
 from stackmend.worker.benchmark.spec import BenchmarkSpec, Profile
 from stackmend.worker.benchmark.state import Answers, BenchmarkState, Machine, Record, Server, Usage
-from tests import paced
-from tests.connected import local
 from tests.paced import Paced
 from tests.unit.benchmark_world import Noise, entry, measure
 
@@ -38,24 +35,6 @@ IDLE = Server(connections=0, usage=Usage(used=0.0, during=0.5))
 #: llama-cpp-python's, and that of another program of FastAPI.
 DESCRIBED = Reply(200, {"info": {"title": "🦙 llama.cpp Python API"}})
 OTHER = Reply(200, {"info": {"title": "FastAPI"}})
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Host]:
-    with local() as host:
-        yield host
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Paced]:
-    with paced.serving(**PACE) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Paced) -> Paced:
-    running.set(**PACE)
-    return running
 
 
 def make_spec(server: Paced, **fields: Any) -> BenchmarkSpec:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
@@ -21,18 +20,11 @@ from stackmend.worker.benchmark.spec import Limits, Profile
 from stackmend.worker.benchmark.state import Summary
 from stackmend.worker.benchmark.statistics import summarize
 from tests.calm import calmly
-from tests.connected import local
 from tests.unit.benchmark_server import Asked, Served, Wire, answer, describe, last, serving, text
 
 pytestmark = pytest.mark.slow
 
 TOKENS = 40
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Host]:
-    with local() as host:
-        yield host
 
 
 def at(served: Served, protocol: Literal["ollama", "openai"] = "openai") -> Endpoint:
@@ -59,7 +51,7 @@ def measure(host: Host, served: Served, **changed: Any) -> Summary:
 # Tokens that nobody counted
 
 
-@pytest.mark.parametrize("written", [12, 27])
+@pytest.mark.parametrize("written", [12, 27, 29, 36, 38])
 def test_a_context_that_is_full_is_no_answer_of_as_many_tokens_as_were_asked(
     here: Host, written: int
 ) -> None:
@@ -92,6 +84,29 @@ def test_a_server_that_counts_no_stream_is_measured(here: Host) -> None:
     with serving(post) as served:
         found = measure(here, served)
     assert (found.median.valid, found.median.invalid) == (10, ())
+
+
+@pytest.mark.parametrize(("pieces", "counts"), [(34, True), (27, False)])
+def test_characters_of_several_tokens_explain_fewer_pieces(
+    here: Host, pieces: int, counts: bool
+) -> None:
+    """Five of the pieces are a character of three bytes, which may have been as many tokens."""
+
+    def post(wire: Wire, asked: Asked) -> None:
+        wire.begin()
+        whole = asked.tokens < TOKENS
+        for number in range(asked.tokens if whole else pieces):
+            wire.chunk(text("\N{SNOWMAN}" if not whole and number % 6 == 5 else " w"))
+            time.sleep(0.002)
+        wire.chunk(text("", "length") + b"data: [DONE]\n\n")
+        wire.end()
+
+    with serving(post) as served:
+        if counts:
+            assert measure(here, served).median.valid == 10
+        else:
+            with pytest.raises(StepError, match="does not count"):
+                measure(here, served)
 
 
 # The round trip, which is taken out of the time to a first token
@@ -176,6 +191,35 @@ def test_another_model_answers(here: Host, listed: bool) -> None:
             assert measure(here, served).median.valid == 10
 
 
+@pytest.mark.parametrize("protocol", ["openai", "ollama"])
+def test_a_server_that_falls_back_to_another_model(
+    here: Host, protocol: Literal["openai", "ollama"]
+) -> None:
+    """As a gateway does under load: no list has that model, and some answers are by it."""
+    numbers = itertools.count()
+
+    def post(wire: Wire, asked: Asked) -> None:
+        asked_much = asked.tokens == TOKENS
+        name = "small" if asked_much and next(numbers) % 3 == 2 else "m-2026"
+        if protocol == "ollama":
+            answer_ollama(wire, asked, model=name)
+            return
+        wire.begin()
+        for _ in range(asked.tokens):
+            wire.chunk(text(" w", model=name))
+            time.sleep(0.002)
+        wire.chunk(last(asked).replace(b'"model": "m"', f'"model": "{name}"'.encode()))
+        wire.end()
+
+    with serving(post) as served:
+        (level,) = measuring.measure(here, at(served, protocol), make_profile(requests=6))
+    samples = [sample for repeat in level.repeats for sample in repeat.samples]
+    assert sum(sample.invalid is None for sample in samples) == 20
+    assert {sample.reason for sample in samples if sample.invalid} == {
+        "another model answers: small, and m-2026 did before"
+    }
+
+
 @pytest.mark.parametrize("odd", ["\ufffd", " \ufffd\ufffd\ufffd", ""])
 def test_a_server_that_counts_chunks_is_found_out_by_any_answer(here: Host, odd: str) -> None:
     """Each chunk has four tokens and is counted as one; some answers cannot be read again."""
@@ -210,17 +254,17 @@ def test_counts_that_nothing_verifies_are_named(
 # Limits while it is found out how a server counts
 
 
-def answer_ollama(wire: Wire, asked: Asked, counted: float = 1.0) -> None:
+def answer_ollama(wire: Wire, asked: Asked, counted: float = 1.0, model: str = "m") -> None:
     """An answer of Ollama's API."""
     if not asked.tokens:
-        wire.json({"model": "m", "done": True, "response": ""})
+        wire.json({"model": model, "done": True, "response": ""})
         return
     wire.begin("application/x-ndjson")
     for _ in range(asked.tokens):
-        wire.chunk(json.dumps({"model": "m", "response": " w", "done": False}).encode() + b"\n")
+        wire.chunk(json.dumps({"model": model, "response": " w", "done": False}).encode() + b"\n")
         time.sleep(0.002)
     counts = {"prompt_eval_count": asked.words, "eval_count": round(asked.tokens * counted)}
-    done = {"model": "m", "response": "", "done": True, "done_reason": "length", **counts}
+    done = {"model": model, "response": "", "done": True, "done_reason": "length", **counts}
     wire.chunk(json.dumps(done).encode() + b"\n")
     wire.end()
 

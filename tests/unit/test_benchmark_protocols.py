@@ -20,7 +20,7 @@ from stackmend.worker.benchmark.definitions import (
 )
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.fingerprint import list_changes
-from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
+from stackmend.worker.benchmark.prompts import WORDS, Prompts, Scale
 from stackmend.worker.benchmark.protocols import Protocol, find_others
 from stackmend.worker.benchmark.protocols.ollama import Ollama
 from stackmend.worker.benchmark.protocols.openai import OpenAI
@@ -139,7 +139,7 @@ def test_what_a_word_has_in_tokens_is_learned_without_chance() -> None:
     slopes = {(count(more) - count(few)) / (more - few) for _ in range(20)}
     assert len(slopes) == 1
     base = count(few) - slopes.copy().pop() * few
-    words = count_words(512, base, slopes.pop())
+    words = Scale(base, slopes.pop()).find_words(512)
     assert all(abs(count(words) - 512) < 0.02 * 512 for _ in range(20))
 
 
@@ -156,8 +156,8 @@ def test_no_part_of_a_prompt_comes_in_another() -> None:
 
 
 def test_words_of_a_prompt() -> None:
-    assert count_words(512, 1, 1.5) == 341
-    assert count_words(8, 30, 1.5) == 1
+    assert Scale(1, 1.5).find_words(512) == 341
+    assert Scale(30, 1.5).find_words(8) == 1
 
 
 def test_arrivals_are_even_but_for_their_jitter() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,14 @@ from pyinfra.api.host import Host
 
 from stackmend.decision import Finding
 from stackmend.errors import StepError
-from stackmend.worker.benchmark import guards, identity, measuring, queue, statistics
+from stackmend.worker.benchmark import (
+    guards,
+    identity,
+    leftovers,
+    measuring,
+    queue,
+    statistics,
+)
 from stackmend.worker.benchmark.baseline import make_references
 from stackmend.worker.benchmark.endpoint import Endpoint
 from stackmend.worker.benchmark.plan import list_problems
@@ -40,9 +49,9 @@ from stackmend.worker.benchmark.state import (
     Usage,
 )
 from stackmend.worker.benchmark.state import Queue as Line
+from stackmend.worker.benchmark.store import Files
 from stackmend.worker.context import Shape
 from tests.calm import calmly
-from tests.connected import local
 from tests.unit.benchmark_world import FINGERPRINT
 
 # What a queue says
@@ -245,6 +254,8 @@ class Queue(ThreadingHTTPServer):
         #: Models of the worker's server, as it reports them one time after another.
         self.reports: list[list[str]] = []
         self.slots: list[dict[str, Any]] = SLOTS
+        #: Tasks in its line, as it says them one time after another.
+        self.line: list[int] = []
 
     def submit(self, body: dict[str, Any]) -> str:
         name = f"t{next(self.numbers)}"
@@ -297,6 +308,8 @@ class Answers(BaseHTTPRequestHandler):
             models = self.server.reports.pop(0) if self.server.reports else []
             workers = {"w": {"model": "tiny", "ollama": "ok", "models": models}}
             queue = {"waiting": 0, "running": 0, "delayed": 2}
+            if self.server.line:
+                queue = {"waiting": self.server.line.pop(0), "running": 0, "delayed": 0}
             self.reply(200, {"queue": queue, "workers": workers})
             return
         if not self.path.startswith("/tasks/"):
@@ -318,12 +331,6 @@ class Answers(BaseHTTPRequestHandler):
         self.reply(202, {"id": self.server.submit(body)})
 
     def log_message(self, *_: object) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Host]:
-    with local() as host:
-        yield host
 
 
 @pytest.fixture
@@ -544,3 +551,73 @@ def test_who_does_not_answer_is_not_known(here: Host, server: Queue) -> None:
     machine = Machine(now=1, queues=(Server(addresses=(("127.0.0.1", 9),)),))
     answers = known(server, "ollama").model_copy(update={"port": 9})
     assert identity.complete(here, BenchmarkSpec(project="ai"), machine, answers) == answers
+
+
+# Tasks that an earlier measurement left
+
+
+def wait(
+    host: Host, server: Queue, directory: Path, waiting: int, **policy: Any
+) -> tuple[int, float]:
+    """Tasks that are left, and seconds until that was said."""
+    files = Files(*(str(directory / f"x.{name}") for name in ("json", "latest.json", "asking")))
+    settings: dict[str, Any] = {"profile": {"concurrency": [2, 4], "timeout": 3}, **policy}
+    spec = BenchmarkSpec(project="ai", target="queue", **settings)
+    known = Known(
+        address="127.0.0.1", port=server.server_address[1], queue=Line(waiting=waiting, running=0)
+    )
+    began = time.monotonic()
+    found = leftovers.wait_for_own(host, spec, files, known).queue
+    assert found is not None
+    return found.waiting, time.monotonic() - began
+
+
+def leave(host: Host, directory: Path, *, asking: bool) -> None:
+    files = Files(*(str(directory / f"x.{name}") for name in ("json", "latest.json", "asking")))
+    leftovers.mark(host, files, asking=asking)
+
+
+def test_tasks_of_a_killed_measurement_are_waited_for(
+    here: Host, server: Queue, tmp_path: Path
+) -> None:
+    leave(here, tmp_path, asking=True)
+    server.line = [2, 0]
+    left, took = wait(here, server, tmp_path, 3)
+    assert left == 0
+    assert 2 <= took < 6
+
+
+def test_tasks_of_others_are_not_waited_for(here: Host, server: Queue, tmp_path: Path) -> None:
+    def assert_at_once(waiting: int, **policy: Any) -> None:
+        left, took = wait(here, server, tmp_path, waiting, **policy)
+        assert (left, took < 1) == (waiting, True)
+
+    server.line = [0] * 9
+    # Nothing was left; and once something was, it is over.
+    assert_at_once(3)
+    leave(here, tmp_path, asking=True)
+    leave(here, tmp_path, asking=False)
+    assert_at_once(3)
+    # More than a measurement leaves; and who may disturb them has no need to wait.
+    leave(here, tmp_path, asking=True)
+    assert_at_once(5)
+    assert_at_once(3, allow=["busy"])
+    # What was left two hours ago is not there any more.
+    mark = tmp_path / "x.asking"
+    os.utime(mark, (mark.stat().st_atime, mark.stat().st_mtime - 7200))
+    assert_at_once(3)
+
+
+def test_tasks_that_do_not_end_are_waited_for_no_longer(
+    here: Host, server: Queue, tmp_path: Path
+) -> None:
+    leave(here, tmp_path, asking=True)
+    server.line = [3] * 20
+    left, took = wait(here, server, tmp_path, 3)
+    assert left == 3
+    assert 3 <= took < 8
+    # More came meanwhile: they are of others.
+    server.line = [3, 7]
+    left, took = wait(here, server, tmp_path, 3, profile={"concurrency": [4], "timeout": 60})
+    assert left == 7
+    assert took < 8

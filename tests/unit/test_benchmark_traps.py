@@ -22,7 +22,6 @@ from stackmend.worker.benchmark.spec import Profile
 from stackmend.worker.benchmark.state import Load, Sample
 from tests import paced
 from tests.calm import calmly, urgency
-from tests.connected import local
 from tests.paced import Paced
 
 Api = Literal["ollama", "openai"]
@@ -68,24 +67,6 @@ OLLAMA_ALONE = {"reload": ("reloaded", "in 0.30 s")}
 def _before_others() -> Iterator[None]:
     with urgency():
         yield
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Host]:
-    with local() as host:
-        yield host
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Paced]:
-    with paced.serving(**PACE) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Paced) -> Paced:
-    running.set(**PACE)
-    return running
 
 
 @pytest.fixture(scope="module")
@@ -335,6 +316,21 @@ def test_a_server_that_spends_a_while_on_a_model_that_is_loaded(here: Host, serv
     # A load that takes longer is one.
     server.set(trap="reload", load=0.6)
     assert {sample.invalid for sample in ask(here, server, "ollama", prepared)} == {"reloaded"}
+
+
+@calmly
+def test_the_api_of_openai_hides_a_load(
+    here: Host, server: Paced, known: dict[Api, Prepared]
+) -> None:
+    """As the documentation says: only Ollama's own API tells it from a slow first token."""
+    server.set(trap="reload", load=0.3)
+    samples = ask(here, server, "openai", known["openai"])
+    assert [(sample.invalid, sample.load) for sample in samples] == [(None, None)] * 2
+    assert all((sample.ttft or 0) > 0.3 + PACE["ttft"] for sample in samples)
+    server.set(trap="reload", load=0.3)
+    assert {sample.invalid for sample in ask(here, server, "ollama", known["ollama"])} == {
+        "reloaded"
+    }
 
 
 def test_nobody_answers(here: Host) -> None:

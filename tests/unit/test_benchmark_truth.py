@@ -24,7 +24,6 @@ from stackmend.worker.benchmark.statistics import compare as compare_runs
 from stackmend.worker.benchmark.statistics import summarize as summarize_level
 from tests import paced
 from tests.calm import exactly, urgency
-from tests.connected import local
 from tests.paced import Pace, Paced, compute_truth
 from tests.paced.measured import (
     CONCURRENCIES,
@@ -50,24 +49,6 @@ PACE = {"ttft": 0.02, "tpot": 0.002, "slots": 4, "trap": "", "cold": False}
 def _before_others() -> Iterator[None]:
     with urgency():
         yield
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Host]:
-    with local() as host:
-        yield host
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Paced]:
-    with paced.serving(**PACE) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Paced) -> Paced:
-    running.set(**PACE)
-    return running
 
 
 @pytest.fixture(scope="module")

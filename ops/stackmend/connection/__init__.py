@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .http_client import iterate_lines as iterate_lines
     from .http_client import list_causes as list_causes
     from .http_client import read_arrival as read_arrival
+    from .http_client import read_departure as read_departure
     from .lease import ANSWER_WITHIN as ANSWER_WITHIN
     from .lease import Lease as Lease
     from .lease import find_holder as find_holder
@@ -84,6 +85,7 @@ _WHERE = {
     "parse_partial_section": "scripts",
     "list_causes": "http_client",
     "read_arrival": "http_client",
+    "read_departure": "http_client",
     "count_channels": "link",
     "ANSWER_WITHIN": "lease",
     "LIMIT": "channel",

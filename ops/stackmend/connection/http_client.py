@@ -9,9 +9,10 @@ import shlex
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import httpcore
 import httpx
@@ -23,10 +24,10 @@ from . import signals
 from .channel import open_stream
 from .errors import ConnectionLost, DialError, RemoteError
 from .link import Link, link
+from .moments import Inbox, Wire, find_wire
 from .settings import Settings, unwrap
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
     from pyinfra.api.host import Host
@@ -117,19 +118,6 @@ class _Deadline:
         return left if timeout is None else min(left, timeout)
 
 
-class _Arrival:
-    """When bytes came last, however long they wait to be read; a channel has it as its event."""
-
-    def __init__(self) -> None:
-        self.at = time.monotonic()
-
-    def set(self) -> None:
-        self.at = time.monotonic()
-
-    def clear(self) -> None:
-        pass
-
-
 class _Connection(httpcore.NetworkStream):
     """A byte stream to the address, over a channel or a socket.
 
@@ -142,33 +130,53 @@ class _Connection(httpcore.NetworkStream):
         close: Callable[[], None],
         total: float | None = None,
     ) -> None:
-        self._sock = sock
+        self._sock: Any = sock
         self._close = close
         self.total = total
         self._deadline = _Deadline(total)
-        self._arrival = _Arrival()
+        self._departed = self._arrived = time.monotonic()
+        self._pieces: deque[tuple[bytes, float]] = deque()
+        self._inbox: Inbox | None = None
+        self._wire: Wire | None
         if isinstance(sock, Channel):
-            sock.in_buffer.set_event(cast("threading.Event", self._arrival))
+            self._wire = find_wire(sock.get_transport())
+            self._inbox = _replace_inbox(sock, self._wire)
+        else:
+            self._sock = self._wire = Wire(sock)
 
     @override
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         timeout = self._deadline.get_remaining(timeout)
+        if not self._pieces:
+            self._pieces.extend(self._receive(max_bytes, timeout))
+        data, self._arrived = self._pieces.popleft()
+        if len(data) > max_bytes:
+            self._pieces.appendleft((data[max_bytes:], self._arrived))
+        return data[:max_bytes]
+
+    def _receive(self, max_bytes: int, timeout: float | None) -> list[tuple[bytes, float]]:
+        """What came, by the moments at which it did: nothing at its end."""
         try:
             self._sock.settimeout(timeout)
             data = self._sock.recv(max_bytes)
-            if not isinstance(self._sock, Channel):
-                self._arrival.set()
-            return data
         except TimeoutError as error:
             raise httpcore.ReadTimeout(str(error)) from error
         except (OSError, EOFError) as error:
             raise httpcore.ReadError(str(error)) from error
+        if self._inbox is not None and data:
+            return self._inbox.split(data)
+        return [(data, self._wire.came if self._wire is not None else time.monotonic())]
 
     @override
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        # The end of a request is a part of its own, which has no bytes.
+        if not buffer:
+            return
         try:
             self._sock.settimeout(timeout)
+            began = time.monotonic()
             self._sock.sendall(buffer)
+            self._departed = max(began, self._wire.left if self._wire is not None else began)
             self._deadline.begin()
         except TimeoutError as error:
             raise httpcore.WriteTimeout(str(error)) from error
@@ -195,12 +203,23 @@ class _Connection(httpcore.NetworkStream):
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
             # Asked of a connection that has been idle: readable means that its end has come.
+            if self._pieces:
+                return True
             if isinstance(self._sock, Channel):
                 return self._sock.closed or self._sock.eof_received or self._sock.recv_ready()
-            return bool(select.select([self._sock], [], [], 0)[0])
-        if info == "arrived":
-            return self._arrival.at
-        return None
+            return bool(select.select([self._sock.fileno()], [], [], 0)[0])
+        return {"arrived": self._arrived, "departed": self._departed}.get(info)
+
+
+def _replace_inbox(channel: Channel, wire: Wire | None) -> Inbox:
+    """Have a channel note when its bytes come; nothing of what it has is lost."""
+    inbox = Inbox(wire)
+    if data := channel.in_buffer.empty():
+        inbox.feed(data)
+    channel.in_buffer = inbox
+    if channel.closed or channel.eof_received:
+        inbox.close()
+    return inbox
 
 
 class _Encrypted(httpcore.NetworkStream):
@@ -219,6 +238,7 @@ class _Encrypted(httpcore.NetworkStream):
     ) -> None:
         self._under = under
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._departed = time.monotonic()
         # Of its own: what TLS itself sends in between is no question.
         self._deadline = _Deadline(under.total)
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
@@ -282,6 +302,7 @@ class _Encrypted(httpcore.NetworkStream):
         try:
             self._deadline.begin()
             self._step(lambda: self._tls.write(buffer), timeout)
+            self._departed = self._under.get_extra_info("departed")
             self._deadline.begin()
         except ssl.SSLError as error:
             raise httpcore.WriteError(str(error)) from error
@@ -295,7 +316,8 @@ class _Encrypted(httpcore.NetworkStream):
 
     @override
     def get_extra_info(self, info: str) -> Any:
-        return self._tls if info == "ssl_object" else self._under.get_extra_info(info)
+        own = {"ssl_object": self._tls, "departed": self._departed}
+        return own[info] if info in own else self._under.get_extra_info(info)
 
 
 def _format_reason(reason: str) -> str:
@@ -604,13 +626,24 @@ def iterate_lines(answer: httpx.Response, longest: int = LONGEST_LINE) -> Iterat
 def read_arrival(answer: httpx.Response) -> float:
     """When the bytes of an answer came that were read last, on the monotonic clock.
 
-    What this process does with the bytes of others meanwhile is no part of it.
+    That is the moment at which they came to this machine, where its kernel says so: what this
+    process does with the bytes of others meanwhile is no part of it.
 
     :param answer: the answer to a request of :func:`http`'s client.
     """
     stream: httpcore.NetworkStream = answer.extensions["network_stream"]
     arrived: float = stream.get_extra_info("arrived")
     return arrived
+
+
+def read_departure(answer: httpx.Response) -> float:
+    """When the last bytes left of what is answered, on the monotonic clock.
+
+    :param answer: the answer to a request of :func:`http`'s client.
+    """
+    stream: httpcore.NetworkStream = answer.extensions["network_stream"]
+    departed: float = stream.get_extra_info("departed")
+    return departed
 
 
 def end_within(answer: httpx.Response, seconds: float) -> None:

@@ -8,8 +8,8 @@ worse take part in it.
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import pairwise
-from math import log
-from statistics import median
+from math import ceil, log, sqrt
+from statistics import fmean
 
 from stackmend.worker.benchmark import fingerprint
 from stackmend.worker.benchmark.spec import BenchmarkPolicy
@@ -33,8 +33,12 @@ RUNS, FEWEST_RUNS = 20, 4
 #: Earlier measurements that are kept, each in one line.
 KEPT = 500
 
-#: By this the median of the distances of neighbours is their standard deviation.
-_NEIGHBOURS = 0.954
+#: By this the mean of the distances of neighbours is the standard deviation of runs, where one of
+#: ten is left out: those to both sides of what somebody changed.
+_NEIGHBOURS, _LEFT_OUT = 0.93, 0.1
+
+#: How many standard errors the deviation may be greater than it comes out of so few runs.
+_SURELY = 1.65
 
 
 def find_next(spec: BenchmarkPolicy, record: Record, now: Fingerprint) -> tuple[Reference, ...]:
@@ -100,6 +104,7 @@ def update(record: Record, entry: Entry, held: Sequence[Reference], threshold: f
     best = _keep_comparable(record.best, now)
     steady = tuple(row for row in record.steady if fingerprint.is_comparable(row.fingerprint, now))
     known = record.model_copy(update={"history": history})
+    runs = find_run_spreads(history, now)
     worse = {
         row.load
         for row in hold(known, best, entry, threshold)
@@ -112,7 +117,7 @@ def update(record: Record, entry: Entry, held: Sequence[Reference], threshold: f
     )
     if accepted:
         steady = (*steady, entry.model_copy(update={"summaries": accepted}))[-WINDOW:]
-        best = tuple(_list_best(best, steady, accepted))
+        best = tuple(_list_best(best, steady, accepted, runs))
     return Record(
         latest=entry,
         previous=previous,
@@ -165,9 +170,19 @@ def find_run_spreads(history: Sequence[Past], now: Fingerprint) -> Mapping[str, 
     found: dict[str, float] = {}
     for (load, _), row in values.items():
         if len(row) >= FEWEST_RUNS:
-            spread = median(abs(log(b) - log(a)) for a, b in pairwise(row)) / _NEIGHBOURS
-            found[load] = max(spread, found.get(load, 0.0))
+            found[load] = max(compute_run_spread(row), found.get(load, 0.0))
     return found
+
+
+def compute_run_spread(values: Sequence[float]) -> float:
+    """How much runs differ, as a share, and as great as that may well be.
+
+    :param values: of runs one after another, two at least.
+    """
+    distances = sorted(abs(log(b) - log(a)) for a, b in pairwise(values))
+    kept = distances[: len(distances) - ceil(_LEFT_OUT * len(distances))]
+    surely = 1 + _SURELY / sqrt(2 * len(kept))
+    return surely * fmean(kept) / _NEIGHBOURS
 
 
 def list_history(record: Record) -> tuple[Past, ...]:
@@ -183,7 +198,10 @@ def _keep_comparable(references: Sequence[Reference], now: Fingerprint) -> tuple
 
 
 def _list_best(
-    best: Sequence[Reference], steady: Sequence[Entry], accepted: Sequence[Summary]
+    best: Sequence[Reference],
+    steady: Sequence[Entry],
+    accepted: Sequence[Summary],
+    runs: Mapping[str, float],
 ) -> Iterator[Reference]:
     known = {row.summary.load: row for row in best}
     changed = {summary.load for summary in accepted}
@@ -198,10 +216,12 @@ def _list_best(
         middle = ordered[(len(ordered) - 1) // 2]
         before = known.get(load)
         is_full = len(rows) >= WINDOW
+        # What runs differ by makes none the best: each such step would be by chance, and upwards.
+        faster = 1 + runs.get(str(load), 0.0)
         if (
             before is not None
             and is_full
-            and find_speed(before.summary) >= find_speed(middle.summary)
+            and find_speed(before.summary) * faster >= find_speed(middle.summary)
         ):
             yield before
         else:

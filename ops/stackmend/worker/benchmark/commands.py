@@ -29,6 +29,24 @@ def reserve(room: int, paths: Sequence[str]) -> StringCommand:
     return script("stackmend.worker.benchmark", "reserve", *arguments, shared=["walk"])
 
 
+def mark(path: str, *, present: bool) -> StringCommand:
+    """Have a file, or have it no more.
+
+    :param path: the file.
+    :param present: whether there is to be one.
+    """
+    return write_own(path, present=present)
+
+
+def find_mark(path: str, minutes: int) -> StringCommand:
+    """Print the path of a file that was written so many minutes ago at most.
+
+    :param path: the file.
+    :param minutes: its age.
+    """
+    return StringCommand("find", QuoteString(path), "-type", "f", "-mmin", f"-{minutes}")
+
+
 def read(path: str, longest: int) -> StringCommand:
     """Write a file to standard output.
 

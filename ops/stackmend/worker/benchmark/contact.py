@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stackmend import connection
 from stackmend.errors import StepError
@@ -64,18 +63,13 @@ def measure_round_trips(client: HTTPClient, endpoint: Endpoint, path: str) -> fl
 
 def _measure_trip(client: HTTPClient, endpoint: Endpoint, path: str) -> float:
     """Seconds of one request, from when it is sent on a connection that exists."""
-    moments: dict[str, float] = {}
-
-    def note_event(event: str, _: Any) -> None:
-        moments[event] = time.monotonic()
-
     try:
-        with client.stream("GET", path, timeout=SOON, extensions={"trace": note_event}) as answer:
-            came = connection.read_arrival(answer)
+        with client.stream("GET", path, timeout=SOON) as answer:
+            took = connection.read_arrival(answer) - connection.read_departure(answer)
             _read_soon(answer)
     except connection.HTTPError as error:
         raise StepError(f"{endpoint} does not answer: {error}; start it, then run again") from error
-    return came - moments["http11.send_request_body.started"]
+    return took
 
 
 def get_soon(client: HTTPClient, path: str) -> bytes:

@@ -54,6 +54,10 @@ HIDDEN = 4
 #: tokens are no text, or half of a character.
 UNBUNDLED = 0.7
 
+#: The share of the tokens that nothing need explain, where those that a server does not count come
+#: in fewer pieces.
+UNEXPLAINED = 0.02
+
 #: What is to be done about samples that do not count, where no other one does.
 REMEDIES: Mapping[Invalid, str] = {
     "short": "ask for fewer output_tokens in the profile",
@@ -102,6 +106,9 @@ class Counts:
     :param kept: those of them that it had kept.
     :param output: tokens of the answer, its reasoning included.
     :param assumed: whether the server did not count these, and says that it reached its limit.
+    :param pieces: that these came in, those without text included.
+    :param wide: bytes of the text beyond one for each character: tokens that are part of a
+        character come together with its other parts.
     :param reasoning: those of them that are reasoning.
     :param load: seconds for loading the model.
     :param prefill: seconds for the prompt.
@@ -121,6 +128,8 @@ class Counts:
     full: bool | None = None
     reasoning: int | None = None
     assumed: bool = False
+    pieces: int = 0
+    wide: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,7 @@ class Answer:
     :param complete: whether its last message came.
     :param problem: what went wrong, if anything did.
     :param content: the text itself, where it was kept.
+    :param model: the name of the model that answers; empty where the server does not say.
     """
 
     texts: tuple[Text, ...] = ()
@@ -153,6 +163,7 @@ class Answer:
     complete: bool = False
     problem: Problem | None = None
     content: str = field(default="", repr=False)
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -292,9 +303,10 @@ def _check_output(answer: Answer, question: Question) -> Problem | None:
     tokens, asked = answer.counts.output, question.output_tokens
     if tokens is None:
         return Problem("uncounted", "the server does not count the tokens of its answer")
-    pieces = len(answer.texts)
+    pieces = answer.counts.pieces
     # Its own limit may be what is left of its context.
-    if answer.counts.assumed and pieces < min(UNBUNDLED * tokens, tokens - HIDDEN):
+    missing = tokens - pieces - answer.counts.wide
+    if answer.counts.assumed and missing > max(1, UNEXPLAINED * tokens):
         return Problem(
             "uncounted",
             "the server does not count the tokens of its answer: it says that it has reached its "

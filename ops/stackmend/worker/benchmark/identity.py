@@ -179,6 +179,20 @@ def complete(host: Host, spec: BenchmarkSpec, machine: Machine, found: Answers) 
     return found.model_copy(update=more)
 
 
+def read_queue(host: Host, spec: BenchmarkSpec, found: Answers) -> Answers:
+    """What a queue says of its tasks now.
+
+    :param host: the host that reaches it.
+    :param spec: what is desired.
+    :param found: of :func:`ask`.
+    :raises HTTPError: it does not answer.
+    """
+    tls = spec.endpoint is not None and spec.endpoint.tls
+    with connection.http(host, found.address, found.port, tls=tls, timeout=SOON) as client:
+        now = _ask_queue(client, spec)
+    return found if now.queue is None else found.model_copy(update={"queue": now.queue})
+
+
 def _ask_requests(client: connection.HTTPClient, spec: BenchmarkSpec) -> int | None:
     """Requests that a server has, where it offers that."""
     root = spec.base_path.removesuffix("/v1")

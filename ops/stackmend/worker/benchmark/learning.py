@@ -31,7 +31,13 @@ from stackmend.worker.benchmark.loading import (
     release,
     wait_until_loaded,
 )
-from stackmend.worker.benchmark.prompts import WORDS, Prompts, count_words
+from stackmend.worker.benchmark.prompts import (
+    FEW_WORDS,
+    MORE_WORDS,
+    Prompts,
+    find_scale,
+    find_usual_words,
+)
 from stackmend.worker.benchmark.protocols import Protocol, is_loading
 from stackmend.worker.benchmark.protocols.openai import OpenAI
 from stackmend.worker.benchmark.sending import Task, open_client, send
@@ -47,15 +53,8 @@ if TYPE_CHECKING:
 #: How often a request is sent again whose answer teaches nothing, and requests in all at most.
 LEARNING_RETRIES, MOST_ASKED = 2, 30
 
-#: Words of the two prompts from which the tokens of a word are computed: each word of the list
-#: once, and twice, since some words have more tokens than others.
-FEW_WORDS, MORE_WORDS = len(WORDS), 2 * len(WORDS)
-
 #: Tokens of an answer that is of no interest.
 FEW_TOKENS = 2
-
-#: Tokens of a prompt's word, where the server does not count prompts.
-USUAL_TOKENS = 1.3
 
 #: Tokens of an answer whose text is read again, in order to see whether the server counts tokens,
 #: and the share of its characters that may be none that can be read.
@@ -189,19 +188,18 @@ class _Learner:
     def learn(self) -> Prepared:
         few = self._ask_words(FEW_WORDS)
         if few.prompt is None:
-            words = max(1, round(self._profile.prompt_tokens / USUAL_TOKENS))
-            return self._finish(words, None)
+            return self._finish(find_usual_words(self._profile.prompt_tokens), None)
         more = self._ask_words(MORE_WORDS)
-        per_word = ((more.prompt or 0) - few.prompt) / (MORE_WORDS - FEW_WORDS)
-        if per_word < 1:
+        scale = find_scale(few.prompt, more.prompt or 0)
+        if not scale.is_plausible:
             raise self._refuse(
                 "cut",
                 f"it counts {few.prompt} tokens of a prompt of {FEW_WORDS} words and "
                 f"{more.prompt} of one of {MORE_WORDS}: it cuts prompts, or does not count them",
             )
-        base = self._base = few.prompt - per_word * FEW_WORDS
-        words = count_words(self._profile.prompt_tokens, base, per_word)
-        return self._finish(words, round(base + per_word * words))
+        self._base = scale.base
+        words = scale.find_words(self._profile.prompt_tokens)
+        return self._finish(words, scale.count_tokens(words))
 
     def _finish(self, words: int, expected: int | None) -> Prepared:
         """Ask as it will be asked, and once more the same: the server then had the prompt."""
@@ -316,6 +314,8 @@ class _Learner:
             answer, problem = self._try(prompt, question)
         if problem is not None and problem.invalid not in ("short", "cached"):
             raise self._refuse(problem.invalid, problem.reason)
+        # From now on the same one has to answer.
+        protocol.named = protocol.named or answer.model
         return answer
 
     def _try_loaded(self, prompt: str, question: Question) -> tuple[Answer, Problem | None]:

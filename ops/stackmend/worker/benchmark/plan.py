@@ -381,7 +381,7 @@ def _format_comparisons(
         if row.outcome not in ("worse", "noisy") or not row.is_worse:
             continue
         cause = _format_cause(spec, row)
-        again = row.outcome == "noisy" and (row.load, row.figure) in before
+        again = _is_doubtful(row) and (row.load, row.figure) in before
         worse = row.outcome == "worse" or again
         if row.outcome == "noisy":
             cause += f": {row.reason}"
@@ -408,8 +408,13 @@ def _find_slow(spec: BenchmarkSpec, record: Record) -> set[tuple[Load, str]]:
     return {
         (row.load, row.figure)
         for row in found
-        if row.is_worse and row.outcome in ("worse", "noisy")
+        if row.is_worse and (row.outcome == "worse" or _is_doubtful(row))
     }
+
+
+def _is_doubtful(row: Comparison) -> bool:
+    """Whether noise may explain a difference, and chance does not: twice it does not either."""
+    return row.outcome == "noisy" and row.p < statistics.SIGNIFICANT
 
 
 def _format_cause(spec: BenchmarkSpec, row: Comparison) -> str:

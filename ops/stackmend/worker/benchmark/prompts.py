@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import dataclass
 
 #: Short English words: a token or two each, whatever the tokenizer.
 WORDS = (
@@ -19,6 +20,13 @@ WORDS = (
     "doctor farmer sailor singer teacher painter captain soldier planet record travel "
     "answer season village mountain country"
 ).split()
+
+#: Words of the two prompts from which the tokens of a word are computed: each word of the list
+#: once, and twice, since some words have more tokens than others.
+FEW_WORDS, MORE_WORDS = len(WORDS), 2 * len(WORDS)
+
+#: Tokens of a prompt's word, where the server does not count prompts.
+USUAL_TOKENS = 1.3
 
 
 class Prompts:
@@ -54,11 +62,45 @@ class Prompts:
         return self._deck.pop()
 
 
-def count_words(tokens: int, base: float, per_word: float) -> int:
-    """How many words make a prompt of about so many tokens.
+@dataclass(frozen=True)
+class Scale:
+    """How many tokens a server counts of a prompt of so many words.
 
-    :param tokens: that the prompt is to have.
     :param base: tokens that every prompt has besides its words.
     :param per_word: tokens of a word, on average.
     """
-    return max(1, round((tokens - base) / per_word))
+
+    base: float
+    per_word: float
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether more words have more tokens, as where all of a prompt is counted."""
+        return self.per_word >= 1
+
+    def find_words(self, tokens: int) -> int:
+        """How many words make a prompt of about so many tokens."""
+        return max(1, round((tokens - self.base) / self.per_word))
+
+    def count_tokens(self, words: int) -> int:
+        """How many tokens a prompt of so many words has."""
+        return round(self.base + self.per_word * words)
+
+
+def find_scale(few: int, more: int) -> Scale:
+    """The scale of a server, by what it counts of two prompts.
+
+    :param few: tokens of a prompt of :data:`FEW_WORDS`.
+    :param more: those of one of :data:`MORE_WORDS`.
+
+    Example:
+        >>> find_scale(68, 134).count_tokens(10)
+        12
+    """
+    per_word = (more - few) / (MORE_WORDS - FEW_WORDS)
+    return Scale(few - per_word * FEW_WORDS, per_word)
+
+
+def find_usual_words(tokens: int) -> int:
+    """How many words make a prompt of about so many tokens, where a server counts none."""
+    return max(1, round(tokens / USUAL_TOKENS))

@@ -25,8 +25,13 @@ from stackmend.worker.benchmark import definitions
 from stackmend.worker.benchmark.contact import SOON, measure_round_trips
 from stackmend.worker.benchmark.definitions import Counts, Problem, Question
 from stackmend.worker.benchmark.identity import HEALTH
-from stackmend.worker.benchmark.learning import FEW_WORDS, MORE_WORDS, USUAL_TOKENS
-from stackmend.worker.benchmark.prompts import Prompts, count_words
+from stackmend.worker.benchmark.prompts import (
+    FEW_WORDS,
+    MORE_WORDS,
+    Prompts,
+    find_scale,
+    find_usual_words,
+)
 from stackmend.worker.benchmark.protocols import (
     WrongForm,
     format_message,
@@ -469,9 +474,8 @@ def _find_remedy(sample: Sample) -> str:
 
 def _count_words(tokens: int, few: int | None, more: int | None) -> tuple[int, int | None]:
     """Words of a prompt of about so many tokens, and the tokens that it then has."""
-    each = (more - few) / (MORE_WORDS - FEW_WORDS) if few is not None and more is not None else 0.0
-    if few is None or each < 1:
-        return max(1, round(tokens / USUAL_TOKENS)), None
-    base = few - each * FEW_WORDS
-    words = count_words(tokens, base, each)
-    return words, round(base + each * words)
+    scale = find_scale(few, more) if few is not None and more is not None else None
+    if scale is None or not scale.is_plausible:
+        return find_usual_words(tokens), None
+    words = scale.find_words(tokens)
+    return words, scale.count_tokens(words)

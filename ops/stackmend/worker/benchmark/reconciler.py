@@ -19,6 +19,7 @@ from stackmend.worker.benchmark import (
     guards,
     identity,
     learning,
+    leftovers,
     loading,
     loads,
     measuring,
@@ -206,7 +207,8 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             endpoint = self._make_endpoint("", answers)
             turn = turns.take_turn(self.host, endpoint, shared=True) if waits else nullcontext()
             with turn:
-                return identity.complete(self.host, self.spec, machine, answers)
+                found = identity.complete(self.host, self.spec, machine, answers)
+                return leftovers.wait_for_own(self.host, self.spec, self._files, found)
 
         completed: Answers = connection.derive(
             self.host, ("benchmark, completed", self.spec), [machine], complete
@@ -234,6 +236,8 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         reader = self._make_reader(state, lease)
         held = baseline.find_next(self.spec, record, action.fingerprint)
         store.reserve(self.host, self._files, self.spec)
+        if self.spec.target == "queue":
+            leftovers.mark(self.host, self._files, asking=True)
         with progress.display(self.host, self.spec.server) as on_progress:
             # Who cannot be measured is let go by itself.
             prepared = self._prepare(endpoint)
@@ -254,6 +258,8 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             finally:
                 if isinstance(prepared, learning.Prepared):
                     loading.release(self.host, endpoint, prepared.protocol)
+        if self.spec.target == "queue" and _is_over(levels):
+            leftovers.mark(self.host, self._files, asking=False)
         measurement = Measurement(
             target=self.spec.target,
             name=self.spec.server,
@@ -434,3 +440,9 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             if row.median.goodput is not None:
                 self.report.add_measure(f"goodput, {row.load}", row.median.goodput, "requests/s")
         self.report.add_measure("measured at", entry.at, "s since 1970")
+
+
+def _is_over(levels: Sequence[Level]) -> bool:
+    """Whether nobody gave up waiting for a task, which is still in its queue then."""
+    samples = (row for level in levels for repeat in level.repeats for row in repeat.samples)
+    return all(row.invalid not in ("timeout", "incomplete") for row in samples)

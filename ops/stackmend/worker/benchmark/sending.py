@@ -183,6 +183,8 @@ class _Attempt:
                 extensions={"trace": self._note_event},
             ) as answer:
                 self._answered = True
+                # When it left, not when this process set about sending it.
+                self.started = connection.read_departure(answer)
                 if answer.status_code != 200:
                     self.parser.fail(*_read_refusal(answer))
                 else:

@@ -7,7 +7,6 @@ over repeats.
 from collections.abc import Callable, Mapping, Sequence
 from math import comb, sqrt
 from statistics import NormalDist, fmean, median, stdev
-from types import MappingProxyType
 from typing import Any, Literal
 
 from stackmend.worker.benchmark.spec import Limits
@@ -48,8 +47,16 @@ EXPLAINED = 0.02
 #: What a time is compared to one of nothing.
 LARGEST_RATIO = 1000.0
 
-#: Standard deviations of runs from one another that make no difference.
-RUN_SPREADS = 3
+#: Standard deviations of runs from one another that make no difference, and up to which one is
+#: doubtful until the next result.
+RUN_SPREADS, SURE_SPREADS = 3, 4
+
+#: The difference that runs explain at most, however much they differ: a server that has lost a
+#: third of its speed is slower on any machine.
+MOST_SPREAD = 0.2
+
+#: How many times the threshold a difference has to be where it is not known how runs differ.
+UNKNOWN = 2
 
 #: The greatest probability that a difference is chance.
 SIGNIFICANT = 0.05
@@ -248,7 +255,7 @@ def compare(
     before: Sequence[Summary],
     after: Sequence[Summary],
     threshold: float,
-    runs: Mapping[str, float] = MappingProxyType({}),
+    runs: Mapping[str, float] | None = None,
 ) -> tuple[Comparison, ...]:
     """Hold the levels of a measurement against those of the same load of an earlier one.
 
@@ -259,7 +266,8 @@ def compare(
     :param before: the earlier levels.
     :param after: the levels now.
     :param threshold: by how much a figure has to differ to matter, as a share.
-    :param runs: the spread of whole runs that nothing distinguishes, by load in words.
+    :param runs: the spread of whole runs that nothing distinguishes, by load in words; one that is
+        not there is not known yet. ``None`` where both were measured in one run.
     """
     earlier = {summary.load: summary for summary in before}
     found = []
@@ -268,11 +276,26 @@ def compare(
         if then is None:
             continue
         for figure, more_is_better in COMPARED.items():
-            limit = max(threshold, RUN_SPREADS * runs.get(str(now.load), 0.0))
+            spread = 0.0 if runs is None else runs.get(str(now.load))
+            limit = max(threshold, min(MOST_SPREAD, RUN_SPREADS * (spread or 0.0)))
             comparison = _compare_figure(then, now, figure, more_is_better, limit)
+            if comparison is not None and spread is None:
+                reason = "too few results say how much whole runs differ"
+                comparison = _mark_doubtful(comparison, UNKNOWN * threshold, reason)
+            elif comparison is not None and spread:
+                reason = f"whole runs differ by {spread:.0%}"
+                limit = min(MOST_SPREAD, SURE_SPREADS * spread)
+                comparison = _mark_doubtful(comparison, limit, reason)
             if comparison is not None:
                 found.append(comparison)
     return tuple(found)
+
+
+def _mark_doubtful(comparison: Comparison, limit: float, reason: str) -> Comparison:
+    """A comparison of which it is doubtful whether something became worse, up to a limit."""
+    if comparison.outcome != "worse" or abs(comparison.ratio - 1) > limit:
+        return comparison
+    return comparison.model_copy(update={"outcome": "noisy", "reason": reason})
 
 
 def is_disturbed(summary: Summary) -> bool:

@@ -63,16 +63,18 @@ class Files:
 
     :param record: what each run reads: the figures of the latest results, and the history.
     :param latest: the latest measurement, with its samples.
+    :param asking: what is there as long as a queue may have tasks of a measurement.
     """
 
     record: str
     latest: str
+    asking: str
 
 
 def get_files(spec: BenchmarkSpec) -> Files:
     """Where what is measured lies on the host."""
     stem = f"{ROOT}/{spec.slug}"
-    return Files(f"{stem}.json", f"{stem}.latest.json")
+    return Files(f"{stem}.json", f"{stem}.latest.json", f"{stem}.asking")
 
 
 def reserve(host: Host, files: Files, spec: BenchmarkSpec) -> None:

@@ -56,14 +56,18 @@ class Parser(ABC):
 
     :param output_tokens: tokens that were asked for.
     :param others: names of models that were not asked.
+    :param named: the model that answered before; empty where nobody did.
     """
 
     #: Whether the text itself is kept: up to some megabytes of each answer.
     keep = False
 
-    def __init__(self, output_tokens: int, others: Collection[str] = ()) -> None:
+    def __init__(self, output_tokens: int, others: Collection[str] = (), named: str = "") -> None:
         self._output_tokens = output_tokens
         self._others = others
+        self._named = named
+        self._model = ""
+        self._pieces = self._wide = 0
         self._texts: list[Text] = []
         self._content: list[str] = []
         self._counts: dict[str, Any] = {}
@@ -115,6 +119,7 @@ class Parser(ABC):
             complete=self.ended is not None,
             problem=self._problem,
             content="".join(self._content),
+            model=self._model,
         )
 
     @abstractmethod
@@ -130,11 +135,21 @@ class Parser(ABC):
             self._content.append(value)
 
     def _check_model(self, name: Any) -> bool:
-        """Whether it may be the model that was asked; a server may call that by any other name."""
-        if not isinstance(name, str) or name not in self._others:
+        """Whether it may be the model that was asked; a server may call that by any other name.
+
+        Once it has called it by one, another name is another model: that of a fallback.
+        """
+        if not isinstance(name, str) or not name:
             return True
-        self.fail("error", f"another model answers: {name}")
-        return False
+        # Some name it otherwise in their last message, which is of the same answer.
+        self._model = self._model or name
+        if name in self._others:
+            self.fail("error", f"another model answers: {name}")
+        elif self._named and self._model != self._named:
+            self.fail(
+                "error", f"another model answers: {self._model}, and {self._named} did before"
+            )
+        return self._problem is None
 
     def _add_counts(self, **counts: int | float | bool | None) -> None:
         self._counts |= {name: value for name, value in counts.items() if value is not None}
@@ -158,6 +173,8 @@ class Protocol(ABC):
         self._model = model
         #: Names of the server's models that are surely none of the one that is asked.
         self.others: frozenset[str] = frozenset()
+        #: What the server calls the model in its answers; empty where that is not known.
+        self.named = ""
 
     @abstractmethod
     def build(self, prompt: str, output_tokens: int, seed: int) -> Request:

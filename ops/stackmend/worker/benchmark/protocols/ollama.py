@@ -80,7 +80,7 @@ class Ollama(Protocol):
 
     def make_parser(self, output_tokens: int) -> Parser:
         """What reads the answer."""
-        return _Parser(output_tokens, self.others)
+        return _Parser(output_tokens, self.others, self.named)
 
 
 class _Parser(Parser):

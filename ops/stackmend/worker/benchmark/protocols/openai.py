@@ -78,7 +78,7 @@ class OpenAI(Protocol):
 
     def make_parser(self, output_tokens: int) -> Parser:
         """What reads the answer."""
-        return _Parser(output_tokens, self.others)
+        return _Parser(output_tokens, self.others, self.named)
 
 
 class _Parser(Parser):
@@ -120,12 +120,19 @@ class _Parser(Parser):
             raise WrongForm("a choice is no object")
         part = choice.get("delta")
         part = part if isinstance(part, dict) else choice
-        for name in ("reasoning_content", "reasoning"):
-            if isinstance(part.get(name), str):
-                self._add_text(at, part[name], reasoning=True)
-                break
-        self._add_text(at, part.get("content", part.get("text")), reasoning=False)
+        thought = next(
+            (part[name] for name in ("reasoning_content", "reasoning") if _is_text(part.get(name))),
+            None,
+        )
+        text = part.get("content", part.get("text"))
         reason = choice.get("finish_reason")
+        self._add_text(at, thought, reasoning=True)
+        self._add_text(at, text, reasoning=False)
+        content = (thought or "") + (text or "")
+        # A token that is part of a character may have no text; who begins or ends has none either.
+        if content or (_is_text(text) and not isinstance(reason, str) and "role" not in part):
+            self._pieces += 1
+            self._wide += len(content.encode("utf-8", "surrogatepass")) - len(content)
         if isinstance(reason, str):
             self._add_counts(full=reason == "length")
 
@@ -163,5 +170,14 @@ class _Parser(Parser):
     def _finish(self, at: float) -> None:
         # llama-cpp-python does not count what it streams; that the limit was reached, it says.
         if "output" not in self._counts and self._counts.get("full"):
-            self._add_counts(output=self._output_tokens, assumed=True)
+            self._add_counts(
+                output=self._output_tokens,
+                assumed=True,
+                pieces=self._pieces,
+                wide=self._wide,
+            )
         self.ended = at
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
