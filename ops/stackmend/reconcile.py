@@ -331,11 +331,18 @@ def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> boo
         return False
     verified = room.verify(observed.plan, observed.state)
     if not verified.plan.empty:
-        room.report_plan(verified.plan)
+        room.report_plan(_leave_out_reported(verified.plan, observed.plan))
     if verified.plan.actions:
         left = "; ".join(map(str, verified.plan.actions))
         room.report_error(StepError(f"not proven: still to do: {left}"))
     return verified.plan.empty
+
+
+def _leave_out_reported(plan: Plan[A], reported: Plan[A]) -> Plan[A]:
+    """A plan without the findings and refusals that an earlier one has, evidence and all."""
+    findings = tuple(found for found in plan.findings if found not in reported.findings)
+    refusals = tuple(refused for refused in plan.refusals if refused not in reported.refusals)
+    return plan.model_copy(update={"findings": findings, "refusals": refusals})
 
 
 def yield_invalid(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:

@@ -171,6 +171,19 @@ def test_what_is_left_afterwards_is_not_proven(room: Any) -> None:
     assert list_errors(one) == ["not proven: still to do: turn it: it is the wrong way round"]
 
 
+def test_what_is_found_again_afterwards_is_reported_once(room: Any) -> None:
+    changed = FINDING.model_copy(update={"evidence": ("it is wrong in another place",)})
+    plans = [
+        Plan(findings=(FINDING,), actions=(TURN,)),
+        Plan(findings=(FINDING,), actions=(TURN,)),
+        Plan(findings=(FINDING, changed), refusals=(REFUSAL,)),
+    ]
+    one = room(*(Observation(plan, "it") for plan in plans))
+    assert not run(one), "what is left out of the report counts all the same"
+    assert one.report.findings == [FINDING, changed]
+    assert one.report.refusals == [REFUSAL]
+
+
 def test_a_room_that_has_reported_why_is_not_verified(room: Any) -> None:
     one = room(wrong("before", TURN), wrong("locked", TURN), verifiable=False)
     assert not run(one)
