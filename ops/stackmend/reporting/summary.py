@@ -19,6 +19,7 @@ _COLOURS = {
     "changed": "yellow",
     "drifted": "yellow",
     "refused": "magenta",
+    "locked": "magenta",
     "failed": "red",
     "unreachable": "red",
     "unmanaged": "cyan",

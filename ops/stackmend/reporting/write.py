@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from stackmend.connection import signals
+from stackmend.decision import Locked
 from stackmend.redaction import format_safe_line, get_secrets
 from stackmend.reporting import files, summary
 from stackmend.reporting.clean import clean
@@ -215,12 +216,13 @@ def _classify_outcome(
     run: Run, host: Host, operations: Sequence[OperationRecord], *, dry: bool
 ) -> Outcome:
     failed = host in run.state.failed_hosts or any(op.succeeded is False for op in operations)
-    refused = any(op.refusals for op in operations)
+    refusals = [refusal for op in operations for refusal in op.refusals]
     erred = any(op.errors and op.succeeded is not True for op in operations)
-    if erred or (failed and not refused):
+    if erred or (failed and not refusals):
         return "failed"
-    if refused:
-        return "refused"
+    if refusals:
+        locked = all(isinstance(refusal, Locked) for refusal in refusals)
+        return "locked" if locked else "refused"
     if dry:
         return _forecast(run, host, operations)
     if not _is_finished(run, host):
