@@ -1,5 +1,6 @@
 """Reports on disk, of every version, as the model of the latest."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,15 @@ KIND_WORDS = 3
 
 class ReportError(ValueError):
     """A file is no report; the text names the file and the field."""
+
+
+def find_latest(directory: Path | None = None) -> Path:
+    """Where the report of the latest run lies.
+
+    :param directory: the directory of reports; without it the one that the variable
+        ``STACKMEND_REPORTS`` names, or ``var/reports``.
+    """
+    return (directory or Path(os.environ.get("STACKMEND_REPORTS") or "var/reports")) / "latest.json"
 
 
 def read(path: Path) -> RunRecord:

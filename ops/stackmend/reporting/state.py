@@ -9,7 +9,8 @@ from stackmend.decision import Action, Finding, Refusal
 
 #: What a host is after the run. ``converged``: proven well, nothing was touched. ``changed``:
 #: proven well after changes. ``drifted``: a dry run found something to do. ``unmanaged``: the run
-#: asked nothing of it. ``locked``: another run is at work there. ``unknown``: the run ended before anything was proven.
+#: asked nothing of it. ``locked``: another run is at work there. ``unknown``: the run ended before
+#: anything was proven.
 Outcome = Literal[
     "converged",
     "changed",

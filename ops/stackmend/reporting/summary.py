@@ -31,25 +31,29 @@ EVIDENCE_LINES = 6
 _RESULTS = {"done": "done", "failed": "tried without success"}
 
 
-def show(record: RunRecord, path: Path | None, out: TextIO) -> None:
+def show(record: RunRecord, path: Path | None, out: TextIO, *, all_findings: bool = False) -> None:
     """Print what people need to know at the end of a run: one line if every host was converged.
 
     :param record: the run
     :param path: where it was written, ``None`` if it was not
     :param out: where to print; on a terminal the hosts are shown as a table
+    :param all_findings: whether those that fail nothing are shown where a host was converged, too:
+        a run that shows its steps has shown them already
     """
-    if any(host.outcome != "converged" for host in record.hosts.values()):
+    lines = list(format_record(record, all_findings=all_findings))
+    if lines:
         if out.isatty():
             _make_table(record, out)
-        for line in format_record(record):
+        for line in lines:
             print(f"    {make_printable(line, LINE_LIMIT)}", file=out)
     print(f"--> stackmend: {format_last_line(record, path)}", file=out)
 
 
-def format_record(record: RunRecord) -> Iterator[str]:
+def format_record(record: RunRecord, *, all_findings: bool = False) -> Iterator[str]:
     """What was wrong, what was done and what is left, line by line, of every host that has any."""
     for name, host in record.hosts.items():
-        if host.outcome == "converged":
+        found = any(operation.findings for operation in host.operations)
+        if host.outcome == "converged" and not (all_findings and found):
             continue
         yield f"{name}: {host.outcome}{host.reason and ': '}{host.reason}"
         for error in host.errors:
