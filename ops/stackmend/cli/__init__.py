@@ -1,0 +1,176 @@
+"""The ``stackmend`` command: this package's deploys, a report again, a first inventory.
+
+Thin over pyinfra: ``pyinfra INVENTORY deploy/site.py`` does the same. Its exit codes are those of
+:mod:`~stackmend.cli.exit_codes`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from stackmend.cli import exit_codes
+
+__all__ = ["main"]
+
+#: What the deploys do, for the help of their commands.
+DEPLOYS = {
+    "site": """Bring every host to what its `stack` says.
+
+    What is wrong is found, mended and proven mended; the next run changes nothing.""",
+    "bootstrap": """Make new machines ready for a stack.
+
+    A user, the clock, DNS and a container engine, as `access`, `resolver` and `engine` say.""",
+    "benchmark": """Measure how fast the workers are.
+
+    On each host whose `stack` has a `worker.benchmark`, unless its last result still holds.""",
+}
+
+#: What a run ends with, below the help of each command.
+EXIT_CODES = """\b
+Exit codes:
+  0   every host is proven well (with --dry: was looked at)
+  1   a host failed, or was refused something
+  2   wrong usage or settings
+  3   a host cannot be reached
+  4   another run holds the lock of a host
+  10  with --detailed-exitcode: well, and changed (with --dry: would be)
+  129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stackmend", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Bring hosts to a working AI stack, and keep them there.
+
+    INVENTORY is what pyinfra takes for one: a file such as fleet.py, or a directory that
+    `stackmend init` has made.
+    """
+
+
+def _make_deploy_command(name: str, text: str) -> click.Command:
+    @click.command(name, help=text, epilog=EXIT_CODES)
+    @click.argument("inventory", type=click.Path())
+    @click.option("--dry", is_flag=True, help="Look, and say what would be done; change nothing.")
+    @click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
+    @click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 for a change.")
+    @click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
+    def run(
+        inventory: str,
+        dry: bool,
+        limit: tuple[str, ...],
+        as_json: bool,
+        detailed_exitcode: bool,
+        verbosity: int,
+    ) -> int:
+        # Not before: --help and completion answer at once.
+        from stackmend.cli.output import JSONOutput, Output
+        from stackmend.cli.runs import run_deploy
+
+        kind = JSONOutput if as_json else Output
+        return run_deploy(
+            name,
+            inventory,
+            kind(verbose=verbosity > 0),
+            dry=dry,
+            detailed=detailed_exitcode,
+            limit=limit,
+            verbosity=verbosity,
+        )
+
+    return run
+
+
+for _name, _text in DEPLOYS.items():
+    cli.add_command(_make_deploy_command(_name, _text))
+
+
+@cli.command("report", epilog="Exit codes: as of the run; 2 where there is no report.")
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON, as of version 2.")
+def show_report(path: Path | None, as_json: bool) -> int:
+    """Show the record of a run again.
+
+    PATH is a record, or a directory of records, of which the latest is shown. Without it, that is
+    the directory that STACKMEND_REPORTS names, or var/reports.
+    """
+    from stackmend import reporting
+    from stackmend.cli.output import print_json
+    from stackmend.reporting import reader, summary
+    from stackmend.text import make_lines_printable
+
+    found = path if path is not None and not path.is_dir() else reader.find_latest(path)
+    try:
+        record = reporting.read(found)
+    except reader.ReportError as error:
+        raise click.ClickException(f"no report: {make_lines_printable(str(error))}") from None
+    if as_json:
+        print_json(record, sys.stdout)
+    else:
+        summary.show(record, found.resolve(), sys.stdout, all_findings=True)
+    return exit_codes.classify_record(record)
+
+
+@cli.command("init")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    help="[NAME=]ADDRESS[:PORT], or @local for this machine; once for each host.",
+)
+@click.option("--user", help="Who logs in: root, or a user who may use sudo.  [default: root]")
+@click.option("--key", help="The private key file.  [default: ssh-agent and ~/.ssh]")
+@click.option("--project", help="The name of the Compose project.  [default: ai]")
+@click.option("--source", help="The directory with compose.yaml.  [default: stackmend's own stack]")
+@click.option("--directory", "home", help="Its directory there.  [default: /opt/PROJECT]")
+def create_inventory(
+    directory: Path,
+    hosts: tuple[str, ...],
+    user: str | None,
+    key: str | None,
+    project: str | None,
+    source: str | None,
+    home: str | None,
+) -> None:
+    """Write an inventory of your own.
+
+    DIRECTORY gets the hosts (fleet.py) and what they are to be (group_data/all.py). At a terminal
+    it asks for what no option says. It overwrites nothing.
+    """
+    from stackmend.cli import questions
+
+    for path in questions.create(directory, hosts, user, key, project, source, home):
+        click.echo(f"wrote {path}")
+    click.echo(f"next: stackmend site {shlex.quote(str(directory))} --dry")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command, and exit with its code.
+
+    :param arguments: the command line without the program's name; by default the process's own.
+    """
+    try:
+        code = cli.main(
+            arguments,
+            prog_name="stackmend",
+            standalone_mode=False,
+            color=False if os.environ.get("NO_COLOR") else None,
+        )
+    except click.Abort:
+        # Ctrl-C at a question, or before a run has begun: later a signal ends the process itself.
+        click.echo("Aborted.", err=True)
+        code = 128 + signal.SIGINT
+    except click.ClickException as error:
+        error.show()
+        code = exit_codes.WRONG
+    sys.exit(code)
