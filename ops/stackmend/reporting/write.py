@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 #: Records kept in a directory; a schedule of five minutes writes this many in four days.
 KEEP = 1000
-
-_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}\.json")
 
 
 def conclude(run: Run) -> Path | None:
@@ -326,7 +323,7 @@ def _get_setting(host: Host, field: str) -> Any:
 
 
 def _prune(where: Path) -> None:
-    records = sorted(path for path in where.iterdir() if _NAME.fullmatch(path.name))
+    records = sorted(path for path in where.iterdir() if files.RECORD_NAME.fullmatch(path.name))
     for path in records[:-KEEP]:
         with suppress(OSError):
             path.unlink()
