@@ -249,6 +249,29 @@ def test_a_report_is_found_by_its_path_and_by_its_directory(site: Path) -> None:
     assert "no report: " in err
 
 
+def test_a_report_is_written_as_a_page_with_the_runs_before_it(site: Path) -> None:
+    write(site, "nothing")
+    run(site, "site", "fleet.py")
+    time.sleep(1)  # records are named by seconds
+    write(site, "fail")
+    run(site, "site", "fleet.py")
+    opener = site / "opener"
+    opener.write_text('#!/bin/sh\necho "$1" >opened\n')
+    opener.chmod(0o755)
+    rc, out, err = run(site, "report", "--html", "pages/run.html", "--open", BROWSER=f"{opener} %s")
+    assert (rc, out) == (1, ""), err
+    assert err.splitlines()[0] == "wrote pages/run.html"
+    text = (site / "pages/run.html").read_text()
+    assert "<title>1 host: 1 failed</title>" in text
+    assert "1 host: 1 converged" in text
+    assert (site / "opened").read_text().strip() == (site / "pages/run.html").as_uri()
+    rc, _, err = run(site, "report", "--open")
+    assert (rc, "--open opens the page of --html; name one" in err) == (2, True)
+    (site / "file").write_text("")
+    rc, _, err = run(site, "report", "--html", "file/run.html")
+    assert (rc, "cannot write file/run.html" in err) == (2, True), err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("words", [(), ("--json",)], ids=["", "json"])
 def test_a_signal_ends_a_run_with_its_own_code_and_a_record(

@@ -12,11 +12,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from stackmend.cli import exit_codes
+
+if TYPE_CHECKING:
+    from stackmend.reporting.state import RunRecord
 
 __all__ = ["main"]
 
@@ -96,12 +99,22 @@ for _name, _text in DEPLOYS.items():
 @cli.command("report", epilog="Exit codes: as of the run; 2 where there is no report.")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON, as of version 2.")
-def show_report(path: Path | None, as_json: bool) -> int:
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Write it as a page instead, with the runs before it.",
+)
+@click.option("--open", "opens", is_flag=True, help="Open that page in a browser.")
+def show_report(path: Path | None, as_json: bool, page: Path | None, opens: bool) -> int:
     """Show the record of a run again.
 
     PATH is a record, or a directory of records, of which the latest is shown. Without it, that is
     the directory that STACKMEND_REPORTS names, or var/reports.
     """
+    if opens and page is None:
+        raise click.UsageError("--open opens the page of --html; name one")
     from stackmend import reporting
     from stackmend.cli.output import print_json
     from stackmend.reporting import reader, summary
@@ -112,11 +125,28 @@ def show_report(path: Path | None, as_json: bool) -> int:
         record = reporting.read(found)
     except reader.ReportError as error:
         raise click.ClickException(f"no report: {make_lines_printable(str(error))}") from None
+    if page is not None:
+        _write_page(page, record, found, opens=opens)
     if as_json:
         print_json(record, sys.stdout)
-    else:
+    elif page is None:
         summary.show(record, found.resolve(), sys.stdout, all_findings=True)
     return exit_codes.classify_record(record)
+
+
+def _write_page(out: Path, record: RunRecord, path: Path, *, opens: bool) -> None:
+    from stackmend.reporting import page, reader
+
+    try:
+        page.write(out, record, reader.list_before(path.resolve(), page.MOST_BEFORE))
+    except OSError as error:
+        raise click.ClickException(f"cannot write {out}: {error.strerror}") from None
+    click.echo(f"wrote {out}", err=True)
+    if opens:
+        import webbrowser
+
+        if not webbrowser.open(out.resolve().as_uri()):
+            click.echo(f"no browser opened {out}", err=True)
 
 
 @cli.command("init")
