@@ -8,8 +8,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import gevent  # type: ignore[import-untyped]
 from pyinfra.api import FunctionCommand, OperationError
@@ -21,6 +22,7 @@ from stackmend.decision import Action, Locked, Plan, Refusal
 from stackmend.errors import StepError
 from stackmend.paths import STATE_ROOT
 from stackmend.problems import join_problems
+from stackmend.redaction import format_safe_line
 from stackmend.reporting import announce
 from stackmend.text import format_limit
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 #: Seconds that an operation has beside its actions: it is observed before the lock is taken, under
 #: it, and at the end.
 OVERHEAD = 3 * connection.TIMEOUT + connection.ANSWER_WITHIN
+
+#: What a refusal is about where a host cannot be read.
+_UNREADABLE = "host"
 
 S = TypeVar("S")
 A = TypeVar("A", bound=Action)
@@ -76,6 +81,13 @@ class Reconciler(ABC, Generic[S, A]):
 
         :param fresh: whether what was read before is read again.
         """
+
+    def list_states(self, observation: Observation[S, A]) -> tuple[object, ...]:
+        """What was read of the host, as the room's ``state`` has it, for whoever explains it.
+
+        :param observation: what was observed.
+        """
+        return () if observation.state is None else (observation.state,)
 
     @abstractmethod
     def execute(self, plan: Plan[A], state: S, lease: connection.Lease) -> bool:
@@ -209,6 +221,9 @@ def operate(
     :raises OperationError: an argument is wrong, and nothing is executed yet.
     """
     report = reporting.record(host, name)
+    if (readings := _find_readings(host)) is not None:
+        readings[name] = _read_only(host, build, report)
+        return
     try:
         room = build(report)
     except ValueError as error:
@@ -225,6 +240,72 @@ def operate(
         yield _Untimed(reconcile, (room,), {})
     finally:
         report.add_measure("channels", connection.count_channels(host), "channels")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one operation read of a host that is only observed.
+
+    :param plan: what it found, would do and refuses.
+    :param states: what it read.
+    :param problem: why it could not read; empty where it could.
+    """
+
+    plan: Plan[Any] = field(default_factory=Plan)
+    states: tuple[object, ...] = ()
+    problem: str = ""
+
+
+#: By run: what was read of its hosts, where it only observes.
+_readings: WeakKeyDictionary[State, dict[str, dict[str, Reading]]] = WeakKeyDictionary()
+
+
+def observe_only(host: Host) -> None:
+    """Have every operation of this run observe and no more, on all hosts, also without ``--dry``.
+
+    No lock is held, nothing is executed, journaled or verified, and nothing that an operation finds
+    or that goes wrong in it fails the host. To be called first in a deploy.
+
+    :param host: a host of the run.
+    """
+    _readings.setdefault(host.state, {})
+    reporting.mark_observed(host.state)
+
+
+def list_readings(host: Host) -> dict[str, Reading]:
+    """What the operations of a run that only observes read of a host, by their names.
+
+    :param host: the host.
+    """
+    return dict(_find_readings(host) or {})
+
+
+def _find_readings(host: Host) -> dict[str, Reading] | None:
+    by_host = _readings.get(host.state)
+    return None if by_host is None else by_host.setdefault(host.name, {})
+
+
+def _read_only(
+    host: Host, build: Callable[[Collector], Reconciler[Any, Any]], report: Collector
+) -> Reading:
+    """Observe, and report what was found without showing it."""
+    try:
+        room = build(report)
+        observation = room.observe()
+        plan = room.preview(observation)
+        states = room.list_states(observation)
+    except Exception as error:  # one that fails hides no other
+        known = isinstance(error, ValueError | StepError | connection.RemoteError)
+        reason = join_problems(error) if isinstance(error, ValueError) else str(error)
+        problem = format_safe_line(reason if known else f"{type(error).__name__}: {error}")
+        report.add_error(problem)
+        return Reading(problem=problem)
+    finally:
+        report.add_measure("channels", connection.count_channels(host), "channels")
+    report.add_plan(plan)
+    unread = (refusal.reason for refusal in plan.refusals if refusal.subject == _UNREADABLE)
+    problem = next(unread, "") if observation.state is None else ""
+    return Reading(plan=plan, states=states, problem=problem)
 
 
 class _Untimed(FunctionCommand):
@@ -408,7 +489,7 @@ def observe_unreadable(state: connection.Unknown, what: str) -> Observation[Any,
     :param what: what cannot be read, such as ``who holds its ports``.
     """
     refusal = Refusal(
-        subject="host",
+        subject=_UNREADABLE,
         reason=f"{what} cannot be read: {state.reason}",
         remedy="fix the error above and rerun; stackmend never changes a host it cannot read",
     )

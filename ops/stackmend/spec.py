@@ -112,6 +112,8 @@ class Stack(Machine, ComposeSpec):
     :param models: the models that the stack's model server is to have.
     :param connectivity: which endpoints outside are looked at before anything is pulled.
     :param worker: what the worker and its model server are held to.
+    :param incidents: Python files of this machine with incidents of your own, which
+        ``deploy/doctor.py`` looks for as well; see ``docs/doctor.md``.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -123,6 +125,7 @@ class Stack(Machine, ComposeSpec):
     models: ModelsPolicy | None = None
     connectivity: ConnectivityPolicy | None = None
     worker: WorkerPolicy | None = None
+    incidents: tuple[LocalPath, ...] = Field(default=(), max_length=20)
 
     def list_named_services(self) -> list[tuple[str, str]]:
         """The settings that name a service of the project: the field, and the service.
@@ -210,6 +213,10 @@ def _read_files(found: Machine) -> None:
         except Unreadable as error:
             raise Problem(f"{field}: {show(str(path))} {error}") from None
     if isinstance(found, Stack):
+        if found.incidents:
+            from stackmend.incidents import custom
+
+            custom.load(found.incidents)
         if not isinstance(found.source, GitSource):
             load(found)
         if found.models is not None:

@@ -284,3 +284,71 @@ def test_an_operation_that_is_ended_leaves_nothing_that_works_on(host: Host) -> 
     with gevent.Timeout(0.1, exception=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         command.execute(host.state, host, {})
     assert ended == [host]
+
+
+@pytest.fixture
+def observed(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """A host of a run that observes and no more."""
+    collectors: dict[str, Collector] = {}
+    monkeypatch.setattr(reconcile.reporting, "mark_observed", lambda state: None)
+    monkeypatch.setattr(
+        reconcile.reporting,
+        "record",
+        lambda host, name: collectors.setdefault(name, Collector(name)),
+    )
+    reconcile.observe_only(host)
+    yield host
+    reconcile._readings.pop(host.state)
+
+
+def operate(host: Host, name: str, build: Callable[[Collector], Any]) -> list[Any]:
+    return list(reconcile.operate(host, name, build, converged="it is right"))
+
+
+def test_a_run_that_only_observes_executes_nothing_and_keeps_what_it_read(
+    observed: Host, room: Any, tmp_path: Path
+) -> None:
+    one = room(wrong("before", TURN))
+    assert operate(observed, "it.turned", lambda report: one) == []
+    assert one.calls == ["observe"]
+    assert not (tmp_path / "state").exists()
+    reading = reconcile.list_readings(observed)["it.turned"]
+    assert reading.plan.actions == (TURN,)
+    assert reading.states == ("before",)
+    assert reading.problem == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (StepError("it cannot be read"), "it cannot be read"),
+        (RemoteError("host1", "read it", "it is lost"), "host1: it is lost (read it)"),
+        (RuntimeError("out of \x1border"), "RuntimeError: out of \\x1border"),
+        (ValueError("a wrong argument"), "a wrong argument"),
+    ],
+)
+def test_an_operation_that_fails_while_observed_hides_no_other(
+    observed: Host, room: Any, error: Exception, problem: str
+) -> None:
+    failing, well = room(error), room(right())
+    assert operate(observed, "it.turned", lambda report: failing) == []
+    assert operate(observed, "it.bent", lambda report: well) == []
+    readings = reconcile.list_readings(observed)
+    assert readings["it.turned"].problem == problem
+    assert readings["it.bent"] == reconcile.Reading(states=("right",))
+
+
+def test_a_room_that_cannot_be_built_is_a_problem_of_its_own(observed: Host) -> None:
+    def build(report: Collector) -> Room:
+        raise ValueError("count: must be a number")
+
+    assert operate(observed, "it.turned", build) == []
+    assert reconcile.list_readings(observed)["it.turned"].problem == "count: must be a number"
+
+
+def test_what_cannot_be_read_is_a_problem_while_observed(observed: Host, room: Any) -> None:
+    unread = room(observe_unreadable(Unknown("no answer"), "it"))
+    assert operate(observed, "it.turned", lambda report: unread) == []
+    assert reconcile.list_readings(observed)["it.turned"].problem == (
+        "it cannot be read: no answer"
+    )

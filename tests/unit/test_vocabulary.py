@@ -229,14 +229,15 @@ VERBS = frozenset(
     cast change check choose claim classify clean clear close collect compare compile
     complain complete compose compress compute conclude configure confirm connect construct
     convert copy count create cut dearmor decide decode delay delete derive describe detect
+    diagnose
     dial discard disconnect display do download draw drop dump emit encode end enter escape
     evaluate exchange execute exit expand expire explain extract fail feed fetch fill filter
     finalize find finish fit flatten flush follow forbid forecast format forward free generate
     get give group guard handle hash hide hint hold identify ignore include index install
-    interpret invalidate iterate join keep kill learn leave let limit list listen load locate
-    lock log make map mark match measure meet mend merge mount move name normalize note notice
-    notify observe offer omit open operate order pack parse pass patch pause pick pin place plan
-    predict prefer prefetch prepare preview print proceed process protect prune pull put query
+    interleave interpret invalidate iterate join keep kill learn leave let limit list listen load
+    locate lock log make map mark match measure meet mend merge mount move name normalize note
+    notice notify observe offer omit open operate order pack parse pass patch pause pick pin place
+    plan predict prefer prefetch prepare preview print proceed process protect prune pull put query
     quicken quote raise rank read reap receive reconcile record recreate redact refresh refuse
     register relativize relay release remember remove rename render renew replace report
     request require rerun reserve reset resolve restart restore resume retag retire retry

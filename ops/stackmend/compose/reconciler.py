@@ -174,6 +174,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             self._observed = Observation(refused or Plan())
         return self._observed
 
+    def list_states(self, observation: Observation[Snapshot, Action]) -> tuple[object, ...]:
+        """What was read of the project, and what it is to be."""
+        snapshot = observation.state
+        return () if snapshot is None else (snapshot.state, snapshot.declared)
+
     def wait_until_ready(self) -> Observation[Snapshot, Action]:
         """What the operation observed just now: Compose is asked once what the files mean."""
         return self._observed or self.observe()

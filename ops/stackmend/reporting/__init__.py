@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pyinfra.api.inventory import Inventory
     from pyinfra.api.state import State
 
+    from stackmend.diagnosis import Diagnosis
     from stackmend.reporting.collect import Collector as Collector
     from stackmend.reporting.collect import E, Run
     from stackmend.reporting.collect import Ending as Ending
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Collector",
     "Ending",
+    "add_diagnosis",
     "end_deploy",
     "end_runs",
     "find_run",
@@ -48,6 +50,7 @@ __all__ = [
     "get_run_id",
     "install",
     "listen",
+    "mark_observed",
     "read",
     "record",
     "secret",
@@ -109,6 +112,24 @@ def end_deploy(host: Host, applies: str = "") -> None:
         from stackmend.reporting import write
 
         write.announce_dry(run, host, _listener)
+
+
+def mark_observed(state: State) -> None:
+    """Have the record of this run say that it only looked, as that of a dry run does.
+
+    :param state: the pyinfra state of the run
+    """
+    run = _run(state)
+    run.dry = run.observed = True
+
+
+def add_diagnosis(host: Host, diagnosis: Diagnosis) -> None:
+    """Add what a host has to the record of this run, in place of an earlier one.
+
+    :param host: the pyinfra host
+    :param diagnosis: what it has
+    """
+    _run(host.state).diagnoses[host.name] = diagnosis
 
 
 def read(path: Path) -> RunRecord:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from stackmend.diagnosis import SEVERITIES
 from stackmend.redaction import MASK, redact_likely, redactor
 from stackmend.reporting.state import Done, Outcome
 from stackmend.text import LINES_LIMIT, make_lines_printable, make_printable
@@ -22,6 +23,8 @@ _FIXED = {
     "outcome": "|".join(get_args(Outcome)),
     "mode": "dry|apply",
     "result": "done|failed",
+    "severity": "|".join(SEVERITIES),
+    "status": "ok|finding|unknown|skipped",
     "started": _TIME,
     "ended": _TIME,
 }

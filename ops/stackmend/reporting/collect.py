@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyinfra.api.state import State
 
     from stackmend.decision import Action, Finding, Plan, Refusal
+    from stackmend.diagnosis import Diagnosis
 
 
 class Collector:
@@ -127,6 +128,9 @@ class Run:
     def __init__(self, state: State, *, dry: bool | None) -> None:
         self.state = state
         self.dry = dry
+        #: Whether its operations only observe, however it was called.
+        self.observed = False
+        self.diagnoses: dict[str, Diagnosis] = {}
         self.started = datetime.now(UTC)
         self.id = token_hex(3)
         self.collectors: dict[str, dict[str, Collector]] = {}

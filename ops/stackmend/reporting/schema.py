@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from stackmend import diagnosis
 from stackmend.reporting import state
 
 #: Where it is kept: it travels with the package.
@@ -18,7 +19,7 @@ _PARAMETER = re.compile(r"^:param (\w+): (.*?)(?=^:|\Z)", re.M | re.S)
 
 def generate() -> dict[str, Any]:
     """The schema of version 2: each field is there, and is described as its model says."""
-    return describe(state.RunRecord, vars(state))
+    return describe(state.RunRecord, {**vars(state), **vars(diagnosis)})
 
 
 def describe(model: type[BaseModel], models: Mapping[str, Any]) -> dict[str, Any]:

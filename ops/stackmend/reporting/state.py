@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from stackmend.decision import Action, Finding, Refusal
+from stackmend.diagnosis import Diagnosis
 
 #: What a host is after the run. ``converged``: proven well, nothing was touched. ``changed``:
-#: proven well after changes. ``drifted``: a dry run found something to do. ``unmanaged``: the run
-#: asked nothing of it. ``locked``: another run is at work there. ``unknown``: the run ended before
-#: anything was proven.
+#: proven well after changes. ``drifted``: a dry run found something to do, or the doctor something
+#: to mend. ``unmanaged``: the run asked nothing of it. ``locked``: another run is at work there.
+#: ``unknown``: the run ended before anything was proven, or the doctor could not read all of it.
 Outcome = Literal[
     "converged",
     "changed",
@@ -118,6 +119,7 @@ class HostRecord(Model):
     :param reason: why nothing was asked of it; empty where something was.
     :param operations: the operations on it, in order.
     :param errors: those that belong to no operation, such as a refused connection.
+    :param diagnosis: what the doctor says of it; ``null`` in a run of another deploy.
     :param interrupted_at: where the signal that ended the run met this host: the operation, and
         the step that was still under way there; empty where none did.
     """
@@ -126,6 +128,7 @@ class HostRecord(Model):
     reason: str = ""
     operations: tuple[OperationRecord, ...] = ()
     errors: tuple[ErrorRecord, ...] = ()
+    diagnosis: Diagnosis | None = None
     interrupted_at: str = ""
 
 

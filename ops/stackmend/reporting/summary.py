@@ -34,16 +34,25 @@ _RESULTS = {"done": "done", "failed": "tried without success"}
 def show(record: RunRecord, path: Path | None, out: TextIO, *, all_findings: bool = False) -> None:
     """Print what people need to know at the end of a run: one line if every host was converged.
 
+    Of hosts that the doctor was at, what it says of them.
+
     :param record: the run
     :param path: where it was written, ``None`` if it was not
     :param out: where to print; on a terminal the hosts are shown as a table
     :param all_findings: whether those that fail nothing are shown where a host was converged, too:
         a run that shows its steps has shown them already
     """
-    lines = list(format_record(record, all_findings=all_findings))
+    diagnosed = {n: h.diagnosis for n, h in record.hosts.items() if h.diagnosis is not None}
+    if diagnosed:
+        from stackmend.reporting import diagnoses
+
+        diagnoses.show(diagnosed, out)
+    hosts = {name: host for name, host in record.hosts.items() if host.diagnosis is None}
+    others = record.model_copy(update={"hosts": hosts})
+    lines = list(format_record(others, all_findings=all_findings))
     if lines:
         if out.isatty():
-            _make_table(record, out)
+            _make_table(others, out)
         for line in lines:
             print(f"    {make_printable(line, LINE_LIMIT)}", file=out)
     print(f"--> stackmend: {format_last_line(record, path)}", file=out)

@@ -135,6 +135,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
         hosts[host.name] = {
             "outcome": _classify_outcome(run, host, operations, dry=dry),
             "operations": operations,
+            "diagnosis": run.diagnoses.get(host.name),
         }
     if interrupted:
         for host in state.inventory:
@@ -241,6 +242,8 @@ def _format_operation(collector: Collector | None, **fields: Any) -> OperationRe
 def _classify_outcome(
     run: Run, host: Host, operations: Sequence[OperationRecord], *, dry: bool
 ) -> Outcome:
+    if run.observed:
+        return _classify_observed(run, host, operations)
     failed = host in run.state.failed_hosts or any(op.succeeded is False for op in operations)
     if trouble := _classify_trouble(operations, failed=failed):
         return trouble
@@ -260,6 +263,20 @@ def _classify_trouble(operations: Sequence[OperationRecord], *, failed: bool) ->
         locked = all(isinstance(refusal, Locked) for refusal in refusals)
         return "locked" if locked else "refused"
     return None
+
+
+def _classify_observed(run: Run, host: Host, operations: Sequence[OperationRecord]) -> Outcome:
+    """What a host is that was only observed; what could not be read is never well."""
+    diagnosis = run.diagnoses.get(host.name)
+    if host in run.state.failed_hosts or any(op.errors for op in operations):
+        return "failed"
+    if diagnosis is None:
+        return "unknown"
+    if any(op.refusals for op in operations):
+        return "refused"
+    if diagnosis.findings or any(op.planned for op in operations):
+        return "drifted"
+    return "unknown" if diagnosis.list_unknown() else "converged"
 
 
 def _forecast(run: Run, host: Host, operations: Sequence[OperationRecord]) -> Outcome:

@@ -1,0 +1,104 @@
+"""What goes wrong with a stack, by name: symptoms, diagnosis, remedy, proof.
+
+An incident is data plus code (:class:`~stackmend.incidents.spec.Incident`); ``docs/doctor.md``
+shows how to add one's own. Nothing in here changes a host.
+"""
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+from pyinfra import host
+from pyinfra.api import FunctionCommand, operation
+from pyinfra.context import ctx_host
+
+from stackmend import connection, reporting
+from stackmend.incidents import custom
+from stackmend.incidents.catalogue import list_incidents
+from stackmend.incidents.reasoning import diagnose
+from stackmend.incidents.spec import Incident, StatePattern, TextPattern
+from stackmend.incidents.state import Log, LogLine, Observations, RoomReading, Symptoms
+from stackmend.incidents.texts import Match, diagnose_text
+from stackmend.reconcile import list_readings
+
+__all__ = [
+    "Incident",
+    "Log",
+    "LogLine",
+    "Match",
+    "Observations",
+    "RoomReading",
+    "StatePattern",
+    "Symptoms",
+    "TextPattern",
+    "diagnose",
+    "diagnose_text",
+    "diagnosed",
+    "list_incidents",
+    "load",
+    "prefetch",
+]
+
+load = custom.load
+
+
+@operation()
+def diagnosed(
+    project: str = "", own: Sequence[str | Path] = ()
+) -> Generator[FunctionCommand, None, None]:
+    """
+    Say what is wrong with a host, by name, root causes first.
+
+    + project: the Compose project whose containers' logs are read; empty for all
+    + own: Python files of this machine that define incidents of your own, see ``docs/doctor.md``
+
+    Changes nothing. It rests on what the other operations of a run read that
+    ``stackmend.reconcile.observe_only`` has observe and no more, and on what the host's logs,
+    journals and events say of the last ten minutes. What it finds is shown once the run has ended,
+    and stands in the run's record as ``diagnosis``; it never fails the host.
+
+    **Example:**
+
+    .. code:: python
+
+        from stackmend import incidents
+
+        incidents.diagnosed(name="What is wrong, and why", project="ai")
+    """
+    report = reporting.record(host, "incidents.diagnosed")
+    symptoms, problem = _read_symptoms(project)
+    observations = Observations(
+        rooms=tuple(
+            RoomReading(operation=name, **vars(reading))
+            for name, reading in list_readings(host).items()
+        ),
+        symptoms=symptoms,
+        problem=problem,
+    )
+    diagnosis = diagnose(observations, list_incidents(custom.load([*map(Path, own)])))
+    reporting.add_diagnosis(host, diagnosis)
+    report.add_measure("channels", connection.count_channels(host), "channels")
+    yield from ()
+
+
+def prefetch(project: str = "") -> None:
+    """Let the next reading of any fact of the host bring what :func:`diagnosed` needs.
+
+    To be called while a deploy is prepared; reaches no host.
+
+    :param project: as for :func:`diagnosed`.
+    """
+    from stackmend.incidents.facts import RecentSymptoms
+
+    connection.prefetch(ctx_host.get(), RecentSymptoms, project=project)  # type: ignore[no-untyped-call]
+
+
+def _read_symptoms(project: str) -> tuple[Symptoms, str]:
+    from stackmend.incidents.facts import RecentSymptoms
+
+    try:
+        found = connection.read(host, RecentSymptoms, project=project)
+    except connection.RemoteError as error:
+        return Symptoms(), str(error)
+    if isinstance(found, connection.Unknown):
+        return Symptoms(), found.reason
+    return found, ""

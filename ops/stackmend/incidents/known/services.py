@@ -1,0 +1,313 @@
+"""Incidents of the stack's own services."""
+
+import re
+from collections.abc import Iterator
+
+from stackmend.compose.state import Container, StackState
+from stackmend.diagnosis import Evidence
+from stackmend.incidents.spec import Incident, StatePattern, TextPattern
+from stackmend.incidents.state import Observations
+
+#: A port that is published to all: the address, the host's port, the container's.
+_PUBLISHED = re.compile(r"(?P<address>[0-9a-f.:]{2,45}):(?P<port>\d{1,5})->(?P<inner>\d{1,5}/tcp)")
+_REDIS = re.compile(r"(?:^|/)(?:redis|valkey|keydb|redis-stack(?:-server)?)(?:[:@]|$)")
+_OLLAMA = re.compile(r"(?:^|/)ollama(?:[:@]|$)")
+
+
+class _Exposed(Incident):
+    """Derived from what containers publish on addresses that are not the host's own alone."""
+
+    def has_service(self, container: Container) -> bool:
+        """Whether a container runs what this incident is about, without a password."""
+        raise NotImplementedError
+
+    def find(self, observations: Observations) -> Iterator[tuple[str, Evidence]]:
+        for state in observations.list_states(StackState):
+            for each in state.containers:
+                if not self.has_service(each):
+                    continue
+                for text in each.published:
+                    match = _PUBLISHED.fullmatch(text)
+                    if (
+                        match
+                        and not match["address"].startswith("127.")
+                        and match["address"] != "::1"
+                    ):
+                        line = f"{each.name} publishes {text}"
+                        yield (
+                            each.service or each.name,
+                            Evidence(line=line, source="docker inspect"),
+                        )
+
+
+class _RedisExposed(_Exposed):
+    def has_service(self, container: Container) -> bool:
+        if not _REDIS.search(container.image):
+            return False
+        return "requirepass" not in str(container.shape.get("command"))
+
+
+class _OllamaExposed(_Exposed):
+    def has_service(self, container: Container) -> bool:
+        return _OLLAMA.search(container.image) is not None
+
+
+REDIS_EXPOSED = _RedisExposed(
+    id="redis-exposed",
+    title="Whoever reaches the host reaches its redis, without a password",
+    severity="critical",
+    patterns=(
+        TextPattern(
+            pattern=r"possible security attack detected\. it looks like somebody is sending post",
+            examples=(
+                "# Possible SECURITY ATTACK detected. It looks like somebody is sending POST or "
+                "Host: commands to Redis.",
+            ),
+        ),
+        TextPattern(
+            pattern=r"denied redis is running in protected mode",
+            examples=(
+                "-DENIED Redis is running in protected mode because protected mode is enabled and "
+                "no "
+                "password is set for the default user.",
+            ),
+        ),
+    ),
+    operations=frozenset({"compose.stack"}),
+    remedy='publish it on 127.0.0.1 alone, or not at all: ports: ["127.0.0.1:6379:6379"]',
+    proof="no container of redis publishes a port beyond 127.0.0.1",
+)
+
+OLLAMA_EXPOSED = _OllamaExposed(
+    id="ollama-exposed",
+    title="Whoever reaches the host reaches its model server, which knows no password",
+    severity="error",
+    operations=frozenset({"compose.stack"}),
+    patterns=(
+        TextPattern(
+            # The server's own log has the address of who asks: here one from outside.
+            pattern=r"\| "
+            r"{1,8}+(?!10\.|127\.|172\.|192\.168\.|::1)\d{1,3}+\.\d{1,3}+\.\d{1,3}+\.\d{1,3}+"
+            r" \| (?:post|get|delete) {1,8}+\"/api/",
+            examples=(
+                '[GIN] 2026/02/01 - 10:00:00 | 200 | 1.2ms |  203.0.113.7 | POST     "/api/pull"',
+            ),
+        ),
+    ),
+    remedy='publish it on 127.0.0.1 alone, or not at all: ports: ["127.0.0.1:11434:11434"]',
+    proof="no container of the model server publishes a port beyond 127.0.0.1",
+)
+
+RESTART_LOOP = Incident(
+    id="restart-loop",
+    title="A service ends and is started again and again",
+    severity="error",
+    patterns=(
+        TextPattern(
+            pattern=r"is restarting, wait until the container is running",
+            examples=(
+                "Error response from daemon: Container 4f0e is restarting, wait until the "
+                "container "
+                "is running",
+            ),
+        ),
+        TextPattern(
+            pattern=r"\brestarting \(\d{1,3}\) ",
+            examples=("ai-worker-1   Restarting (1) 4 seconds ago",),
+        ),
+        TextPattern(
+            pattern=r"start request repeated too quickly",
+            examples=("docker.service: Start request repeated too quickly.",),
+        ),
+    ),
+    states=(StatePattern(operation="compose.stack", kinds=frozenset({"restart loop"})),),
+    explains=("service-unreachable", "unhealthy"),
+    remedy="read the service's last lines, and correct what they name: `docker logs NAME`",
+    inventory='"mend": {"attempts": 3} sets how often it is made anew',
+    proof="it runs healthy and without a restart for the time of `stability`",
+)
+
+SERVICE_DOWN = Incident(
+    id="service-down",
+    title="A service does not run",
+    severity="error",
+    patterns=(
+        TextPattern(
+            pattern=r"\bexited \(\d{1,3}\) ",
+            examples=("ai-redis-1   Exited (137) 2 minutes ago",),
+        ),
+        TextPattern(
+            pattern=r"container [0-9a-z_.-]{1,100} is not running",
+            examples=("Error response from daemon: container ai-redis-1 is not running",),
+        ),
+        TextPattern(
+            pattern=r"service \"[\w.-]{1,100}\" is not running",
+            examples=('service "redis" is not running',),
+        ),
+        TextPattern(
+            pattern=r"no such container: ",
+            examples=("Error response from daemon: No such container: ai-api-1",),
+        ),
+    ),
+    states=(
+        StatePattern(
+            operation="compose.stack",
+            kinds=frozenset({"missing", "created", "stopped", "exited", "paused", "scale", "hung"}),
+        ),
+        StatePattern(
+            operation="worker.accelerated",
+            kinds=frozenset({"no server", "no answer"}),
+            notes=True,
+            blinds=True,
+        ),
+        StatePattern(
+            operation="models.pulled",
+            kinds=frozenset({"absent", "stopped", "unreachable"}),
+            blinds=True,
+        ),
+        StatePattern(
+            operation="models.pulled",
+            of="refusal",
+            cause=r"(?:there is no such model server|the model server does not (?:run|answer))",
+            blinds=True,
+        ),
+    ),
+    explains=("service-unreachable", "unhealthy", "model-missing", "restart-loop"),
+    remedy="start it: `docker compose up -d NAME`",
+    proof="compose.stack finds each service running and healthy",
+)
+
+PROBE_CANNOT_RUN = Incident(
+    id="probe-cannot-run",
+    title="A healthcheck cannot run: the image lacks its program",
+    severity="warning",
+    patterns=(
+        TextPattern(
+            pattern=r"oci runtime exec failed: .{0,200}(?:executable file not found"
+            r"|no such file or directory|permission denied)",
+            examples=(
+                "OCI runtime exec failed: exec failed: unable to start container process: exec: "
+                '"curl": executable file not found in $PATH: unknown',
+            ),
+        ),
+        TextPattern(
+            pattern=r"/bin/sh: (?:\d{1,4}: |line \d{1,4}: )?(?:curl|wget|nc|redis-cli): "
+            r"(?:command )?"
+            r"not found",
+            examples=("/bin/sh: 1: curl: not found", "/bin/sh: curl: not found"),
+        ),
+    ),
+    states=(
+        StatePattern(
+            operation="compose.stack",
+            kinds=frozenset({"unknown"}),
+            cause=r"healthcheck cannot run",
+        ),
+    ),
+    explains=("unhealthy",),
+    remedy="use a program that the image has, or install this one in the image",
+    proof="the healthcheck exits 0",
+)
+
+UNHEALTHY = Incident(
+    id="unhealthy",
+    title="A service is unhealthy, and Docker does not restart it for that",
+    severity="error",
+    patterns=(
+        TextPattern(
+            pattern=r"\(unhealthy\)",
+            examples=("ai-api-1   Up 5 minutes (unhealthy)",),
+        ),
+        TextPattern(
+            pattern=r"container [\w.-]{1,100} is unhealthy",
+            examples=("dependency failed to start: container ai-redis-1 is unhealthy",),
+        ),
+        TextPattern(
+            pattern=r"health_status: unhealthy",
+            examples=(
+                "2026-02-01T10:00:00Z container health_status: unhealthy 4f0e (name=ai-api-1)",
+            ),
+        ),
+    ),
+    states=(StatePattern(operation="compose.stack", kinds=frozenset({"unhealthy", "starting"})),),
+    remedy="restart it, and read what its healthcheck prints: `docker inspect NAME`",
+    inventory='"mend": {"attempts": 3} sets how often it is restarted',
+    proof="its healthcheck passes for the time of `stability`",
+)
+
+STALE_RESOLVER = Incident(
+    id="stale-resolver",
+    title="Containers ask the DNS servers of the time when they were started",
+    severity="warning",
+    patterns=(
+        TextPattern(
+            pattern=r"lookup [a-z0-9_.-]{1,200}+ on (?!127\.)[0-9.]{7,15}+:53: .{0,120}"
+            r"(?:no route to host|network is unreachable|connection refused)",
+            examples=(
+                "dial tcp: lookup api.example.com on 192.168.1.1:53: read udp "
+                "172.18.0.3:40000->192.168.1.1:53: read: no route to host",
+            ),
+            sources=frozenset({"container", "command"}),
+        ),
+    ),
+    states=(
+        StatePattern(
+            operation="compose.stack",
+            kinds=frozenset({"drift"}),
+            cause=r"it asks the dns servers of when it was started",
+            notes=True,
+        ),
+    ),
+    explains=("network-outside", "service-unreachable", "model-missing"),
+    remedy="restart the container: it is given the DNS servers of now",
+    inventory='"allow": ["restart:resolver"]',
+    proof="the container asks the servers that one asks which starts now",
+)
+
+MODEL_RELOADING = Incident(
+    id="model-reloading",
+    title="The model is loaded again at every request",
+    severity="warning",
+    patterns=(
+        TextPattern(
+            pattern=r"(?:reloading (?:model|runner)|evicting (?:runner|model)|resetting model to"
+            r" expire immediately|needs? reload)",
+            examples=(
+                "time=2026-02-01T10:00:00Z level=DEBUG source=sched.go:171 msg=reloading runner",
+                'level=DEBUG source=sched.go:318 msg="resetting model to expire immediately to '
+                "make "
+                'room"',
+            ),
+        ),
+    ),
+    states=(
+        StatePattern(
+            operation="worker.accelerated",
+            kinds=frozenset(
+                {
+                    "reloaded for its context",
+                    "reloaded after an eviction",
+                    "reloaded after an unload",
+                    "reloaded after a crash",
+                }
+            ),
+            notes=True,
+        ),
+    ),
+    explains=("worker-unaccelerated",),
+    remedy="give all clients the same num_ctx and no keep_alive: set OLLAMA_CONTEXT_LENGTH and "
+    "OLLAMA_KEEP_ALIVE in the server's environment",
+    inventory='"env": {"OLLAMA_KEEP_ALIVE": "30m"}; "worker": {"accelerated": {}} names who asks',
+    proof="worker.accelerated finds no load that was avoidable",
+)
+
+SERVICES: tuple[Incident, ...] = (
+    REDIS_EXPOSED,
+    OLLAMA_EXPOSED,
+    STALE_RESOLVER,
+    PROBE_CANNOT_RUN,
+    SERVICE_DOWN,
+    RESTART_LOOP,
+    UNHEALTHY,
+    MODEL_RELOADING,
+)

@@ -1,0 +1,341 @@
+"""From what was read of a host to what it has: root causes first, nothing lost, nothing made up.
+
+Each scenario's diagnosis lies as plain text below ``golden/incidents_diagnosis``. ``UPDATE_GOLDEN=1
+pytest`` writes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from stackmend.compose.state import Container, Engine, StackState
+from stackmend.decision import Action, Finding, Plan, Refusal
+from stackmend.diagnosis import Diagnosis, Evidence
+from stackmend.incidents import (
+    Incident,
+    Log,
+    LogLine,
+    Observations,
+    RoomReading,
+    StatePattern,
+    Symptoms,
+    TextPattern,
+    diagnose,
+    list_incidents,
+    schema,
+)
+from stackmend.reporting.diagnoses import format_text
+
+GOLDEN = Path(__file__).with_name("golden") / "incidents_diagnosis"
+
+
+def found(subject: str, kind: str, cause: str, **more: object) -> Finding:
+    return Finding.model_validate({"subject": subject, "kind": kind, "cause": cause, **more})
+
+
+def room(
+    operation: str,
+    *findings: Finding,
+    actions: Iterable[Action] = (),
+    refusals: Iterable[Refusal] = (),
+    states: Iterable[object] = (),
+    problem: str = "",
+) -> RoomReading:
+    plan = Plan[Action](findings=findings, actions=tuple(actions), refusals=tuple(refusals))
+    return RoomReading(operation=operation, plan=plan, states=tuple(states), problem=problem)
+
+
+def log(
+    text: str, *, age: float | None = 12.0, subject: str = "web", kind: str = "container"
+) -> Log:
+    return Log.model_validate(
+        {
+            "source": f"log of {subject}",
+            "kind": kind,
+            "subject": subject,
+            "lines": (LogLine(text="starting", age=900.0), LogLine(text=text, age=age)),
+        }
+    )
+
+
+def container(name: str, **more: object) -> Container:
+    fields = {"id": name, "name": f"ai-{name}-1", "service": name, "status": "running"}
+    fields |= {"image": name, "image_id": "sha256:1"}
+    return Container.model_validate({**fields, **more})
+
+
+def stack(*containers: Container) -> StackState:
+    return StackState(now=10_000.0, engine=Engine(status="up"), containers=containers)
+
+
+HELD = found(
+    "127.0.0.1:8000/tcp",
+    "held",
+    "held by unit squatter.service",
+    evidence=("tcp 0.0.0.0:8000 LISTEN",),
+)
+NOT_ALLOWED = Refusal(
+    subject="127.0.0.1:8000/tcp",
+    reason="held by unit squatter.service",
+    remedy='add "on_conflict": "stop", "allow": ["unit:squatter.service"] to "ports"',
+)
+STOPPED = found("api", "stopped", "it exited with code 0 and was not restarted")
+START = Action(verb="start", subject="api", cause=STOPPED.cause)
+NO_ENGINE = Refusal(
+    subject="engine", reason="the Docker daemon does not run", remedy="start it on the host"
+)
+NO_SERVER = found("service ollama", "stopped", "the model server is not there yet")
+
+SCENARIOS = {
+    "healthy": Observations(
+        rooms=(
+            room("ports.free"),
+            room(
+                "compose.stack",
+                found("redis", "check", "no check asks whether it takes writes", blocks=False),
+                states=(stack(container("redis"), container("ollama")),),
+            ),
+        ),
+        # Both are of the past: what they are symptoms of was asked for, and is not so.
+        symptoms=Symptoms(
+            logs=(
+                log("Error: connect ECONNREFUSED 172.18.0.3:6379"),
+                log("Bind for 0.0.0.0:8000 failed: port is already allocated"),
+            )
+        ),
+    ),
+    "a port is taken, and its service is down": Observations(
+        rooms=(
+            room("ports.free", HELD, refusals=(NOT_ALLOWED,)),
+            room(
+                "compose.stack",
+                STOPPED,
+                found("check api", "check", "nothing listens there", evidence=("a", "b", "c", "d")),
+                actions=(START,),
+            ),
+        ),
+        symptoms=Symptoms(logs=(log("port is already allocated", subject="docker", kind="unit"),)),
+    ),
+    "without an engine nothing else is known": Observations(
+        rooms=(
+            room(
+                "engine.installed", actions=(Action(verb="start", subject="engine", cause="it is"),)
+            ),
+            room("compose.stack", refusals=(NO_ENGINE,)),
+            room("models.pulled", problem="the model server cannot be read: no engine"),
+        ),
+    ),
+    "a room that fails hides no other": Observations(
+        rooms=(
+            room("compose.stack", problem="RuntimeError: out of order"),
+            room("ports.free", HELD),
+        ),
+    ),
+    "only logs": Observations(
+        rooms=(room("ports.free"),),
+        symptoms=Symptoms(
+            logs=(log("Error 111 connecting to redis:6379. Connection refused.", subject="worker"),)
+        ),
+    ),
+    "no logs": Observations(rooms=(room("ports.free"),), problem="timed out"),
+    "a server that is down keeps its models from being read": Observations(
+        rooms=(
+            room("compose.stack", found("ollama", "paused", "it is paused")),
+            room("models.pulled", NO_SERVER),
+        ),
+    ),
+    "killed, exposed and restarted again": Observations(
+        rooms=(
+            room(
+                "compose.stack",
+                found("worker", "restart loop", "it restarts again and again (9 times)"),
+                states=(
+                    stack(
+                        container(
+                            "worker",
+                            status="restarting",
+                            oom_killed=True,
+                            restart_count=9,
+                            started_at=9_990.0,
+                        ),
+                        container("redis", published=("0.0.0.0:6379->6379/tcp",), image="redis:7"),
+                        container(
+                            "cache",
+                            published=("0.0.0.0:6380->6379/tcp",),
+                            image="redis:7",
+                            shape={"command": ["redis-server", "--requirepass", "x"]},
+                        ),
+                        container(
+                            "ollama",
+                            published=("127.0.0.1:11434->11434/tcp", ":::11434->11434/tcp"),
+                            image="ollama/ollama:0.12",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
+    "what no incident names is not lost": Observations(
+        rooms=(
+            room(
+                "compose.stack",
+                found("web", "image", "it runs another image"),
+                actions=(
+                    Action(verb="recreate", subject="web", cause="it runs another image"),
+                    Action(verb="remove", subject="network old", cause="nobody uses it"),
+                ),
+                refusals=(
+                    Refusal(subject="volume x", reason="it would be lost", remedy="move its data"),
+                ),
+            ),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_is_diagnosed_as_recorded(name: str) -> None:
+    diagnosis = diagnose(SCENARIOS[name])
+    lines = [format_text("host1", diagnosis)]
+    lines += [f"{check.name}: {check.status}" for check in diagnosis.checks]
+    rendered = "\n".join(lines) + "\n"
+    path = GOLDEN / f"{name.replace(' ', '-').replace(',', '')}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(rendered)
+    assert rendered == path.read_text()
+    assert max(map(len, format_text("host1", diagnosis).splitlines())) <= 80
+
+
+def test_the_golden_files_are_those_of_the_scenarios() -> None:
+    names = {f"{name.replace(' ', '-').replace(',', '')}.txt" for name in SCENARIOS}
+    assert {path.name for path in GOLDEN.iterdir()} == names
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_diagnosis_fits_its_schema_and_comes_back_as_it_was(name: str) -> None:
+    diagnosis = diagnose(SCENARIOS[name])
+    data = json.loads(json.dumps(diagnosis.to_json()))
+    jsonschema.validate(data, json.loads(schema.PATH.read_text()))
+    assert Diagnosis.model_validate(data) == diagnosis
+
+
+def test_the_committed_schema_is_current() -> None:
+    """``python -m stackmend.incidents.schema > ops/stackmend/incidents/schema-1.json``."""
+    assert json.loads(schema.PATH.read_text()) == json.loads(json.dumps(schema.generate()))
+
+
+def test_unknown_and_skipped_are_never_healthy() -> None:
+    assert diagnose(SCENARIOS["healthy"]).healthy
+    assert not diagnose(SCENARIOS["no logs"]).healthy
+    down = diagnose(SCENARIOS["without an engine nothing else is known"])
+    statuses = {check.name: (check.status, check.reason) for check in down.checks}
+    assert statuses["engine-down"] == ("finding", "")
+    assert statuses["service-down"] == ("skipped", "engine-down")
+    assert statuses["model-missing"] == ("skipped", "engine-down")
+    assert statuses["disk-full"][0] == "skipped"
+
+
+def make(name: str, *explains: str, **more: object) -> Incident:
+    fields = {"id": name, "title": name, "severity": "error", "remedy": "mend it", "proof": "none"}
+    state = StatePattern(operation="x", kinds=frozenset({name}))
+    return Incident.model_validate({**fields, "explains": explains, "states": (state,), **more})
+
+
+def arrange(*incidents: Incident) -> list[tuple[str, str]]:
+    findings = [found(each.id, each.id, "so it is") for each in incidents]
+    diagnosis = diagnose(Observations(rooms=(room("x", *findings),)), incidents)
+    return [(each.incident, each.explained_by) for each in diagnosis.findings]
+
+
+def test_what_explains_what_explains_it_is_the_root() -> None:
+    chain = make("c"), make("b", "c"), make("a", "b")
+    assert arrange(*chain) == [("a", ""), ("c", "a"), ("b", "a")]
+
+
+def test_two_roots_are_ordered_by_severity_each_with_its_own() -> None:
+    two = make("mild", "x1", severity="warning"), make("x1"), make("bad", severity="critical")
+    assert arrange(*two) == [("bad", ""), ("mild", ""), ("x1", "mild")]
+
+
+def test_incidents_that_explain_each_other_are_all_shown() -> None:
+    circle = make("a", "b"), make("b", "a"), make("c", severity="critical")
+    assert arrange(*circle) == [("c", ""), ("a", ""), ("b", "a")]
+
+
+class Raising(Incident):
+    """One of a user's that is out of order."""
+
+    def find(self, observations: Observations) -> Iterable[tuple[str, Evidence]]:
+        raise RuntimeError("\x1b[31mout of order")
+
+
+class Wrong(Incident):
+    """One of a user's that finds what is no evidence."""
+
+    def find(self, observations: Observations) -> Iterable[tuple[str, Evidence]]:
+        return [("web", "a line")]  # type: ignore[list-item]
+
+
+def test_one_that_raises_hides_no_other_and_is_not_ok() -> None:
+    fields = {"title": "x", "severity": "error", "remedy": "x", "proof": "x"}
+    own = [
+        Raising.model_validate({"id": "raising", **fields}),
+        Wrong.model_validate({"id": "wrong", **fields}),
+    ]
+    diagnosis = diagnose(SCENARIOS["a room that fails hides no other"], list_incidents(own))
+    checks = {check.name: check for check in diagnosis.checks}
+    assert checks["raising"].status == checks["wrong"].status == "unknown"
+    assert checks["raising"].reason == "its search raised RuntimeError: \\x1b[31mout of order"
+    assert [each.incident for each in diagnosis.findings] == ["port-taken"]
+
+
+def test_a_symptom_that_no_operation_is_asked_for_is_a_finding_of_its_own() -> None:
+    own = Incident(
+        id="greeting-lost",
+        title="x",
+        severity="critical",
+        patterns=(
+            TextPattern(pattern="no greeting", examples=("no greeting",)),
+            TextPattern(pattern="starting", examples=("starting",), sources=frozenset({"engine"})),
+        ),
+        remedy="x",
+        proof="x",
+    )
+    observations = Observations(symptoms=Symptoms(logs=(log("no greeting today"),)))
+    (finding,) = diagnose(observations, [own]).findings
+    # A line of a log proves less than what an operation reads.
+    assert finding.severity == "warning"
+    assert finding.evidence == (Evidence(line="no greeting today", source="log of web", age=12.0),)
+    assert finding.subjects == ("web",)
+    quiet = Observations(symptoms=Symptoms(logs=(log("all is well"),)))
+    assert [check.status for check in diagnose(quiet, [own]).checks] == ["ok"]
+    assert diagnose(Observations(), [own]).checks == ()
+
+
+def test_logs_that_cannot_be_read_are_unknown_unless_an_incident_is_why() -> None:
+    symptoms = Symptoms(problems=(("the engine", "no answer"),))
+    diagnosis = diagnose(Observations(rooms=(room("ports.free"),), symptoms=symptoms))
+    statuses = {check.name: (check.status, check.reason) for check in diagnosis.checks}
+    assert statuses["symptoms"] == statuses["oom-killed"] == ("unknown", "the engine: no answer")
+    assert statuses["port-taken"] == ("ok", "")
+    rooms = (room("compose.stack", refusals=(NO_ENGINE,)),)
+    diagnosis = diagnose(Observations(rooms=rooms, symptoms=symptoms))
+    statuses = {check.name: (check.status, check.reason) for check in diagnosis.checks}
+    assert statuses["symptoms"] == ("skipped", "engine-down")
+
+
+def test_what_a_host_says_cannot_steer_the_terminal() -> None:
+    name = "web\x1b]0;owned\x07\u202e"
+    observations = Observations(
+        rooms=(room("ports.free", found(name, "held", f"<b>{name}</b>\nheld")),),
+    )
+    text = format_text("host1", diagnose(observations))
+    assert not [c for c in text if ord(c) < 32 and c != "\n"]
+    assert "\u202e" not in text
