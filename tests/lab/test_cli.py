@@ -193,6 +193,22 @@ def test_a_lock_that_another_run_holds(fleet: Fleet) -> None:
     assert fleet.run("site", "fleet.py").rc == 0
 
 
+def test_the_doctor_finds_what_is_wrong_and_changes_nothing(fleet: Fleet) -> None:
+    assert fleet.run("site", "fleet.py").rc == 0
+    healthy = fleet.run("doctor", "fleet.py")
+    assert (healthy.rc, fleet.outcomes()) == (0, {"first": "converged"}), healthy.out
+    assert "first: converged (" in healthy.out
+    kill(fleet.first)
+    found = fleet.run("doctor", "fleet.py", "--json")
+    assert found.rc == 1, found.out
+    host = found.json["hosts"]["first"]
+    assert host["outcome"] == "drifted"
+    assert host["diagnosis"]["findings"]
+    assert fleet.run("report").rc == 1
+    assert list_running(fleet.first) == []
+    assert fleet.run("site", "fleet.py").rc == 0
+
+
 def test_settings_that_are_wrong_reach_no_host(fleet: Fleet) -> None:
     before = (fleet.directory / "var/reports/latest.json").resolve()
     fleet.write(first={"projct": "shop"}, second={})

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackmend.cli.exit_codes import classify_record
+from stackmend.diagnosis import Diagnosis
 from stackmend.reporting.state import Outcome, RunRecord
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,6 +49,15 @@ def record(*outcomes: Outcome, complete: bool = True, interrupted: str = "") -> 
 def test_each_end_has_its_code(outcomes: list[Outcome], plain: int, detailed: int) -> None:
     assert classify_record(record(*outcomes)) == plain
     assert classify_record(record(*outcomes), detailed=True) == detailed
+
+
+def test_what_the_doctor_found_is_no_dry_run_that_would_change_something() -> None:
+    drifted = record("converged", "drifted")
+    host = drifted.hosts["ai1"].model_copy(update={"diagnosis": Diagnosis()})
+    diagnosed = drifted.model_copy(update={"hosts": {**drifted.hosts, "ai1": host}})
+    assert classify_record(drifted) == 0
+    assert classify_record(diagnosed) == 1
+    assert classify_record(diagnosed, detailed=True) == 1
 
 
 @pytest.mark.parametrize("outcome", ["converged", "changed", "unreachable", "locked"])

@@ -351,6 +351,44 @@ def test_a_terminal_has_colours_unless_somebody_wants_none(site: Path) -> None:
     assert "\x1b" not in "".join(map(str, run(site, "site", "fleet.py", "-v")))
 
 
+ERROR = "Bind for 0.0.0.0:80 failed: port is already allocated"
+
+
+@pytest.mark.parametrize("before", [2, 300_000])
+def test_a_pasted_error_is_named(site: Path, before: int) -> None:
+    log = site / "log.txt"
+    log.write_text("all is quiet\n" * before + f"{ERROR}\n" + "\x1b[31mbye\n" * 3)
+    rc, out, err = run(site, "doctor", "--text", "log.txt")
+    assert rc == 1, err
+    assert "port-taken" in out
+    assert f"[line {before + 1}]" in " ".join(out.split())
+    assert max(map(len, out.splitlines())) <= 80
+    with log.open() as stdin:
+        again = subprocess.run(
+            [sys.executable, "-c", DRIVER, "doctor", "--text", "-", "--json"],
+            cwd=site,
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert again.returncode == 1, again.stderr
+    (match,) = json.loads(again.stdout)
+    assert (match["incident"], match["number"], match["line"]) == ("port-taken", before + 1, ERROR)
+
+
+def test_a_text_about_nothing_known_is_no_finding(site: Path) -> None:
+    (site / "log.txt").write_text("all is quiet\n")
+    rc, out, _ = run(site, "doctor", "--text", "log.txt")
+    assert (rc, out) == (0, "no incident that stackmend knows\n")
+
+
+@pytest.mark.parametrize("words", [(), ("fleet.py", "--text", "-"), ("--text", "nowhere.txt")])
+def test_the_doctor_wants_one_thing_to_look_at(site: Path, words: Sequence[str]) -> None:
+    rc, out, err = run(site, "doctor", *words)
+    assert (rc, out) == (2, ""), err
+
+
 def test_a_shell_completes_the_words(site: Path) -> None:
     words = {"COMP_WORDS": "stackmend site --d", "COMP_CWORD": "2"}
     rc, out, _ = run(site, _STACKMEND_COMPLETE="bash_complete", **words)

@@ -6,11 +6,13 @@ Thin over pyinfra: ``pyinfra INVENTORY deploy/site.py`` does the same. Its exit 
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -47,6 +49,14 @@ Exit codes:
   10  with --detailed-exitcode: well, and changed (with --dry: would be)
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
 
+DOCTOR_EXIT_CODES = """\b
+Exit codes:
+  0   healthy: nothing was found
+  1   something was found, or a host could not be read
+  2   wrong usage or settings
+  3   a host cannot be reached
+  129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stackmend", message="%(prog)s %(version)s")
@@ -74,16 +84,11 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
         detailed_exitcode: bool,
         verbosity: int,
     ) -> int:
-        # Not before: --help and completion answer at once.
-        from stackmend.cli.output import JSONOutput, Output
-        from stackmend.cli.runs import run_deploy
-
-        kind = JSONOutput if as_json else Output
-        return run_deploy(
+        return _run(
             name,
             inventory,
-            kind(verbose=verbosity > 0),
             dry=dry,
+            as_json=as_json,
             detailed=detailed_exitcode,
             limit=limit,
             verbosity=verbosity,
@@ -92,8 +97,82 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
     return run
 
 
+def _run(
+    name: str,
+    inventory: str,
+    *,
+    dry: bool = False,
+    as_json: bool,
+    detailed: bool = False,
+    limit: tuple[str, ...],
+    verbosity: int,
+) -> int:
+    # Not before: --help and completion answer at once.
+    from stackmend.cli.output import JSONOutput, Output
+    from stackmend.cli.runs import run_deploy
+
+    kind = JSONOutput if as_json else Output
+    return run_deploy(
+        name,
+        inventory,
+        kind(verbose=verbosity > 0),
+        dry=dry,
+        detailed=detailed,
+        limit=limit,
+        verbosity=verbosity,
+    )
+
+
 for _name, _text in DEPLOYS.items():
     cli.add_command(_make_deploy_command(_name, _text))
+
+
+@cli.command("doctor", epilog=DOCTOR_EXIT_CODES)
+@click.argument("inventory", required=False, type=click.Path())
+@click.option(
+    "--text",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Name the incident that an error or a log is about; - reads standard input.",
+)
+@click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record, or the matches, as JSON.")
+@click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
+def diagnose(
+    inventory: str | None,
+    text: Path | None,
+    limit: tuple[str, ...],
+    as_json: bool,
+    verbosity: int,
+) -> int:
+    """Say what is wrong, by name, and why.
+
+    Observes every host of INVENTORY and changes nothing: root causes first, each with its evidence,
+    what stackmend would do, and the line of inventory that would allow it.
+    """
+    if (inventory is None) == (text is None):
+        raise click.UsageError("name an INVENTORY, or a text with --text")
+    if text is not None:
+        return _diagnose_text(text, as_json=as_json)
+    assert inventory is not None
+    return _run("doctor", inventory, as_json=as_json, limit=limit, verbosity=verbosity)
+
+
+def _diagnose_text(path: Path, *, as_json: bool) -> int:
+    # It brings pyinfra along, which has to be the first to be imported.
+    import_module("pyinfra_cli")
+    from stackmend.cli import pasted
+    from stackmend.controller_files import Unreadable
+
+    try:
+        found = pasted.diagnose(path)
+    except Unreadable as error:
+        raise click.ClickException(f"--text: {path} {error}") from None
+    if as_json:
+        click.echo(json.dumps([match.model_dump() for match in found], indent=1))
+    else:
+        click.echo(pasted.format_matches(found))
+    return exit_codes.FAILED if found else exit_codes.WELL
 
 
 @cli.command("report", epilog="Exit codes: as of the run; 2 where there is no report.")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 #: Every host is proven well, changed or not; of a dry run: every host was looked at.
 WELL = 0
-#: A host failed, was refused something, or nothing is known of it.
+#: A host failed, was refused something, or nothing is known of it; the doctor found something.
 FAILED = 1
 #: The command line or the settings are wrong, or they ask nothing of any host.
 WRONG = 2
@@ -33,6 +33,10 @@ def classify_record(record: RunRecord, *, detailed: bool = False) -> int:
     """
     outcomes = {host.outcome for host in record.hosts.values()}
     if outcomes & {"failed", "refused", "unknown"} or not record.complete:
+        return FAILED
+    if any(
+        host.outcome == "drifted" and host.diagnosis is not None for host in record.hosts.values()
+    ):
         return FAILED
     if "unreachable" in outcomes:
         return UNREACHABLE

@@ -108,7 +108,7 @@ def end_deploy(host: Host, applies: str = "") -> None:
     """
     run = _run(host.state)
     run.ended_deploys.setdefault(host.name, []).append(applies)
-    if run.dry and _listener is not None:
+    if run.dry and not run.observed and _listener is not None:
         from stackmend.reporting import write
 
         write.announce_dry(run, host, _listener)
@@ -129,7 +129,12 @@ def add_diagnosis(host: Host, diagnosis: Diagnosis) -> None:
     :param host: the pyinfra host
     :param diagnosis: what it has
     """
-    _run(host.state).diagnoses[host.name] = diagnosis
+    run = _run(host.state)
+    run.diagnoses[host.name] = diagnosis
+    if _listener is not None:
+        from stackmend.reporting import write
+
+        write.announce_dry(run, host, _listener)
 
 
 def read(path: Path) -> RunRecord:

@@ -55,7 +55,9 @@ class Watch(BaseStateCallback):
 
 def _announce(run: Run, host: Host, *, failed: bool) -> None:
     listener = reporting.get_listener()
-    if listener is not None and (failed or run.has_ended(host)):
+    # A host that is only observed is announced with its diagnosis.
+    ended = run.has_ended(host) and not run.observed
+    if listener is not None and (failed or ended):
         from stackmend.reporting import write
 
         listener.on_host(
