@@ -37,6 +37,14 @@ class Refusal(Frozen):
     remedy: str
 
 
+class Locked(Refusal):
+    """A refusal because another run is at work there: it holds the lock, and nothing was begun.
+
+    It has no more fields than its kind, and stands in a record as any refusal. Where a host has no
+    other, its outcome says so.
+    """
+
+
 class Action(Frozen):
     """One step, with its reason and the way back. Each room adds what its steps need.
 

@@ -18,7 +18,7 @@ from pyinfra.context import ctx_config, ctx_host
 from typing_extensions import override
 
 from stackmend import connection, reporting
-from stackmend.decision import Action, Plan, Refusal
+from stackmend.decision import Action, Locked, Plan, Refusal
 from stackmend.errors import StepError
 from stackmend.paths import STATE_ROOT
 from stackmend.problems import join_problems
@@ -371,6 +371,10 @@ def reconcile(state: State, host: Host, room: Reconciler[Any, Any]) -> bool:
     """
     try:
         return _reconcile(room)
+    except connection.LeaseHeld as error:
+        # The room's own lock, or that of another room which a step needs.
+        room.report_plan(Plan(refusals=(_refuse_busy(error.holder),)))
+        return False
     except (StepError, connection.RemoteError) as error:
         room.report_error(error)
         return False
@@ -385,11 +389,7 @@ def _reconcile(room: Reconciler[Any, Any]) -> bool:
         room.report_plan(observed.plan)
         return observed.plan.empty
     with ExitStack() as stack:
-        try:
-            lease = stack.enter_context(connection.hold_lock(room.host, room.lock))
-        except connection.LeaseHeld as error:
-            room.report_plan(Plan(refusals=(_refuse_busy(error.holder),)))
-            return False
+        lease = stack.enter_context(connection.hold_lock(room.host, room.lock))
         room.wait_until_idle()
         stack.enter_context(room.take_turn(observed.plan))
         return reconcile_locked(room, lease)
@@ -412,11 +412,18 @@ def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> boo
         return False
     verified = room.verify(observed.plan, observed.state)
     if not verified.plan.empty:
-        room.report_plan(verified.plan)
+        room.report_plan(_leave_out_reported(verified.plan, observed.plan))
     if verified.plan.actions:
         left = "; ".join(map(str, verified.plan.actions))
         room.report_error(StepError(f"not proven: still to do: {left}"))
     return verified.plan.empty
+
+
+def _leave_out_reported(plan: Plan[A], reported: Plan[A]) -> Plan[A]:
+    """A plan without the findings and refusals that an earlier one has, evidence and all."""
+    findings = tuple(found for found in plan.findings if found not in reported.findings)
+    refusals = tuple(refused for refused in plan.refusals if refused not in reported.refusals)
+    return plan.model_copy(update={"findings": findings, "refusals": refusals})
 
 
 def yield_invalid(host: Host, operation: str, reason: str) -> Iterator[FunctionCommand]:
@@ -453,7 +460,7 @@ def get_project_lock(project: str) -> str:
     return f"{STATE_ROOT}/{project}/lock"
 
 
-def find_other_run(host: Host, *locks: str) -> Refusal | None:
+def find_other_run(host: Host, *locks: str) -> Locked | None:
     """The refusal to do anything while another run is at work: what is seen then is half made.
 
     :param host: the host.
@@ -467,8 +474,8 @@ def find_other_run(host: Host, *locks: str) -> Refusal | None:
     return _refuse_busy(holder) if holder else None
 
 
-def _refuse_busy(holder: str) -> Refusal:
-    return Refusal(
+def _refuse_busy(holder: str) -> Locked:
+    return Locked(
         subject="host",
         reason=f"another run is at work here: {holder}",
         remedy="wait for that run to end, then run again",

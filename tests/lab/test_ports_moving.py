@@ -58,7 +58,7 @@ def test_of_two_runs_the_loser_says_that_another_is_at_work(
         assert "another run is at work here: " in lost.out
         assert f"pid {winner.process.pid} since " in lost.out
         assert "held by" not in lost.out
-        assert loser.report()["outcome"] == "refused"
+        assert loser.report()["outcome"] == "locked"
         winner.interrupt(signal.SIGTERM)
         winner.wait(10)
     alone = loser.run(*words)

@@ -36,3 +36,10 @@ def test_the_wheel_brings_a_stack_up_and_mends_it(
     again = deploy()
     assert again.rc == 0, again.out
     assert "1 converged" in again.out
+    command = controller.run(
+        *("site", str(shop.inventory())),
+        cwd=tmp_path / "elsewhere",
+        program=[str(home / "bin/stackmend")],
+    )
+    assert command.rc == 0, command.out
+    assert "1 converged" in command.out

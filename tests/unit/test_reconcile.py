@@ -15,8 +15,8 @@ from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
 
 from stackmend import reconcile
-from stackmend.connection import Lease, RemoteError, Unknown
-from stackmend.decision import Action, Finding, Plan, Refusal
+from stackmend.connection import Lease, LeaseHeld, RemoteError, Unknown
+from stackmend.decision import Action, Finding, Locked, Plan, Refusal
 from stackmend.errors import StepError
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce, journal
@@ -171,6 +171,19 @@ def test_what_is_left_afterwards_is_not_proven(room: Any) -> None:
     assert list_errors(one) == ["not proven: still to do: turn it: it is the wrong way round"]
 
 
+def test_what_is_found_again_afterwards_is_reported_once(room: Any) -> None:
+    changed = FINDING.model_copy(update={"evidence": ("it is wrong in another place",)})
+    plans = [
+        Plan(findings=(FINDING,), actions=(TURN,)),
+        Plan(findings=(FINDING,), actions=(TURN,)),
+        Plan(findings=(FINDING, changed), refusals=(REFUSAL,)),
+    ]
+    one = room(*(Observation(plan, "it") for plan in plans))
+    assert not run(one), "what is left out of the report counts all the same"
+    assert one.report.findings == [FINDING, changed]
+    assert one.report.refusals == [REFUSAL]
+
+
 def test_a_room_that_has_reported_why_is_not_verified(room: Any) -> None:
     one = room(wrong("before", TURN), wrong("locked", TURN), verifiable=False)
     assert not run(one)
@@ -211,8 +224,19 @@ def test_while_another_run_is_at_work_nothing_is_done(
     assert list_results(one) == []
     assert list_errors(one) == []
     (refusal,) = one.report.refusals
+    assert isinstance(refusal, Locked)
     assert refusal.reason == "another run is at work here: me@there pid 7"
     assert refusal.remedy == "wait for that run to end, then run again"
+
+
+def test_a_lock_of_another_room_that_a_step_needs_is_no_failure(room: Any) -> None:
+    held = LeaseHeld("here", "measuring", "me@there pid 7")
+    one = room(wrong("before", TURN), wrong("locked", TURN), failing=held)
+    assert not run(one)
+    assert list_errors(one) == []
+    (refusal,) = one.report.refusals
+    assert isinstance(refusal, Locked)
+    assert refusal.reason == "another run is at work here: me@there pid 7"
 
 
 def test_a_journal_that_cannot_be_written_is_told_once(room: Any, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from pydantic import SecretStr
 from pyinfra import host
 from pyinfra.api import operation, FunctionCommand, StringCommand
 from stackmend import reporting
-from stackmend.decision import Action, Finding, Plan, Refusal
+from stackmend.decision import Action, Finding, Locked, Plan, Refusal
 from stackmend.reporting import announce
 
 class Start(Action):
@@ -56,6 +56,11 @@ def mended(project, then="done"):
         evidence=("OOMKilled is true", "out of memory"),
         remedy="give it more memory",
     )
+    if then == "wait":
+        busy = Locked(subject="host", reason="another run is at work here", remedy="wait for it")
+        announce.report_plan(host, report, Plan(refusals=(busy,)))
+        yield StringCommand("false")
+        return
     if then == "refuse":
         refusal = Refusal(subject=redis, reason="not ours", remedy='"allow": ["redis"]')
         announce.report_plan(host, report, Plan(findings=(finding,), refusals=(refusal,)))
@@ -187,6 +192,7 @@ RUNS: dict[str, tuple[str, str, list[str]]] = {
     "changed": ("done", "['@local']", ["-y"]),
     "drifted": ("done", "['@local']", ["--dry"]),
     "refused": ("refuse", "['@local']", ["-y"]),
+    "locked": ("wait", "['@local']", ["-y"]),
     "failed": ("fail", "['@local']", ["-y"]),
     # A local port that nothing listens on: refused at once.
     "unreachable": ("done", "[('gone', {'ssh_hostname': '127.0.0.1', 'ssh_port': 1})]", ["-y"]),
@@ -287,6 +293,12 @@ def test_a_refusal_names_its_remedy(site: Path) -> None:
     assert """remedy: "allow": ["redis"]""" in run.out
     # What would mend a finding is told of each.
     assert run.out.count("emedy: give it more memory") == 2
+
+
+def test_a_host_that_is_refused_something_beside_its_lock_counts_as_refused(site: Path) -> None:
+    calls = ["mended('ai', then='refuse', _ignore_errors=True)", "mended('blog', then='wait')"]
+    run = pyinfra(site, deploy(site, *calls), "-y")
+    assert written(site).hosts["@local"].outcome == "refused", run.out
 
 
 def test_no_secret_reaches_the_report_or_the_terminal(site: Path) -> None:

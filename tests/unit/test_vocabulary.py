@@ -234,11 +234,10 @@ VERBS = frozenset(
     evaluate exchange execute exit expand expire explain extract fail feed fetch fill filter
     finalize find finish fit flatten flush follow forbid forecast format forward free generate
     get give group guard handle hash hide hint hold identify ignore include index install
-    interleave interpret invalidate iterate join keep kill learn leave let limit list load locate
-    lock log
-    make map mark match measure meet mend merge mount move name normalize note notice notify
-    observe offer omit open operate order pack parse pass patch pause pick pin place plan
-    predict prefer prefetch prepare preview print proceed process protect prune pull put query
+    interleave interpret invalidate iterate join keep kill learn leave let limit list listen load
+    locate lock log make map mark match measure meet mend merge mount move name normalize note
+    notice notify observe offer omit open operate order pack parse pass patch pause pick pin place
+    plan predict prefer prefetch prepare preview print proceed process protect prune pull put query
     quicken quote raise rank read reap receive reconcile record recreate redact refresh refuse
     register relativize relay release remember remove rename render renew replace report
     request require rerun reserve reset resolve restart restore resume retag retire retry
@@ -280,7 +279,10 @@ STAY = {
     ),
     **dict.fromkeys(("readable", "readinto", "writable", "writelines"), "a file's"),
     "main": "the convention for a module that is run",
-    "on_status": "a callback, as the libraries name theirs",
+    **dict.fromkeys(
+        ("on_host", "on_record", "on_status"), "a callback, as the libraries name theirs"
+    ),
+    "cli": "click's own name for what holds the commands",
     **dict.fromkeys(
         ("docker", "http", "link", "redactor", "script"), "gives the object of that name"
     ),

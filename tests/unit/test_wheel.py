@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -48,6 +49,24 @@ def test_the_wheel_works_beside_another_package_called_ops(home: Path, tmp_path:
     assert (Path(where[0]).parent / "charm.py").is_file(), "this is Canonical's"
     assert {path.name for path in Path(where[2]).iterdir()} >= {"site.py", "bootstrap.py", "stacks"}
     assert "pyinfra: v3.10" in run(home / "bin/pyinfra", "--version", cwd=tmp_path)
+
+
+def test_the_wheel_has_the_command_with_all_that_it_needs(home: Path, tmp_path: Path) -> None:
+    command = home / "bin/stackmend"
+    assert run(command, "--version", cwd=tmp_path).startswith("stackmend ")
+    # Its templates, and the reference stack.
+    run(command, "init", "my", "--host", "192.0.2.1", cwd=tmp_path)
+    hosts = run(home / "bin/pyinfra", "my/fleet.py", "--json", "debug-inventory", cwd=tmp_path)
+    (host,) = json.loads(hosts)
+    assert host["data"]["stack"]["source"].startswith(str(home))
+    # Its deploys: the run comes as far as its host.
+    (tmp_path / "away.py").write_text(
+        "hosts = [('a', {'ssh_hostname': '127.0.0.1', 'ssh_port': 1})]\n"
+    )
+    done = subprocess.run(
+        [command, "site", "away.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 3, done.stderr
 
 
 def test_wrong_settings_end_a_run_of_the_wheel_before_contact(home: Path, tmp_path: Path) -> None:

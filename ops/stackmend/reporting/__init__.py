@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from stackmend.reporting.collect import Collector as Collector
     from stackmend.reporting.collect import E, Run
     from stackmend.reporting.collect import Ending as Ending
+    from stackmend.reporting.listener import Listener
     from stackmend.reporting.state import RunRecord
 
 __all__ = [
@@ -41,11 +42,14 @@ __all__ = [
     "Ending",
     "add_diagnosis",
     "end_deploy",
+    "end_runs",
     "find_run",
     "finish",
     "get_ending",
+    "get_listener",
     "get_run_id",
     "install",
+    "listen",
     "mark_observed",
     "read",
     "record",
@@ -56,6 +60,7 @@ __all__ = [
 _NOT_A_RUN = frozenset({"fact", "debug-inventory"})
 
 _runs: dict[int, Run] = {}
+_listener: Listener | None = None
 #: Paths of secrets that were found too short.
 _warned: set[str] = set()
 
@@ -101,7 +106,12 @@ def end_deploy(host: Host, applies: str = "") -> None:
 
         reporting.end_deploy(host, applies="worker.benchmark")
     """
-    _run(host.state).ended_deploys.setdefault(host.name, []).append(applies)
+    run = _run(host.state)
+    run.ended_deploys.setdefault(host.name, []).append(applies)
+    if run.dry and not run.observed and _listener is not None:
+        from stackmend.reporting import write
+
+        write.announce_dry(run, host, _listener)
 
 
 def mark_observed(state: State) -> None:
@@ -119,7 +129,12 @@ def add_diagnosis(host: Host, diagnosis: Diagnosis) -> None:
     :param host: the pyinfra host
     :param diagnosis: what it has
     """
-    _run(host.state).diagnoses[host.name] = diagnosis
+    run = _run(host.state)
+    run.diagnoses[host.name] = diagnosis
+    if _listener is not None:
+        from stackmend.reporting import write
+
+        write.announce_dry(run, host, _listener)
 
 
 def read(path: Path) -> RunRecord:
@@ -153,7 +168,7 @@ def install() -> None:
     from pyinfra.context import ctx_state
 
     state: State | None = ctx_state.get()  # type: ignore[no-untyped-call]
-    signals.install(_finish_all)
+    signals.install(end_runs)
     if state is None:
         return
     _guard()
@@ -172,6 +187,20 @@ def install() -> None:
 
     # State.init empties the list of callback handlers: they can only be added after it.
     state.init = init  # type: ignore[method-assign]
+
+
+def listen(listener: Listener) -> None:
+    """Have a run heard by a program that shows it itself: its summary is then not printed.
+
+    :param listener: who hears of it; a later one takes its place.
+    """
+    global _listener
+    _listener = listener
+
+
+def get_listener() -> Listener | None:
+    """Who hears of the run; ``None`` where nobody does, and its summary is printed."""
+    return _listener
 
 
 def find_run(state: State) -> Run | None:
@@ -209,6 +238,16 @@ def finish(state: State) -> Path | None:
     return write.conclude(run)
 
 
+def end_runs() -> None:
+    """Write the record of each run that is not finished; a signal that comes later ends nothing.
+
+    The end of the process does so by itself.
+    """
+    signals.begin_closing()
+    for run in list(_runs.values()):
+        finish(run.state)
+
+
 def _get_command() -> str:
     """The first word after the inventory on pyinfra's command line, if there is one."""
     operations = _get_parameters().get("operations") or ("",)
@@ -232,8 +271,8 @@ def _run(state: State) -> Run:
         _guard()
         _learn(state.inventory)
         if not _runs:
-            atexit.register(_finish_all)
-            signals.install(_finish_all)
+            atexit.register(end_runs)
+            signals.install(end_runs)
         run = _runs[id(state)] = Run(state, dry=_get_parameters().get("dry"))
         state.add_callback_handler(Watch())  # type: ignore[no-untyped-call]
     return run
@@ -266,9 +305,3 @@ def _learn(inventory: Inventory) -> None:
             path,
             redaction.SHORTEST,
         )
-
-
-def _finish_all() -> None:
-    signals.begin_closing()
-    for run in list(_runs.values()):
-        finish(run.state)

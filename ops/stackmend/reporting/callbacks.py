@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
 
+    from stackmend.reporting.collect import Run
+
 from stackmend import reporting
 from stackmend.connection import signals
 
@@ -22,6 +24,8 @@ class Watch(BaseStateCallback):
         """Note why a host cannot be reached."""
         if run := reporting.find_run(state):
             run.connect_errors[host.name] = str(error)
+            if listener := reporting.get_listener():
+                listener.on_host(host.name, "unreachable", run.measure_seconds())
 
     @staticmethod
     def operation_host_start(state: State, host: Host, op_hash: Any) -> None:
@@ -37,6 +41,7 @@ class Watch(BaseStateCallback):
         """Stop the clock of the operation."""
         if run := reporting.find_run(state):
             run.end_operation(host, op_hash)
+            _announce(run, host, failed=False)
 
     @staticmethod
     def operation_host_error(
@@ -45,3 +50,16 @@ class Watch(BaseStateCallback):
         """Stop the clock of the operation."""
         if run := reporting.find_run(state):
             run.end_operation(host, op_hash)
+            _announce(run, host, failed=True)
+
+
+def _announce(run: Run, host: Host, *, failed: bool) -> None:
+    listener = reporting.get_listener()
+    # A host that is only observed is announced with its diagnosis.
+    ended = run.has_ended(host) and not run.observed
+    if listener is not None and (failed or ended):
+        from stackmend.reporting import write
+
+        listener.on_host(
+            host.name, write.classify_ended(run, host, failed=failed), run.measure_seconds()
+        )

@@ -174,6 +174,15 @@ class Run:
                 return collector.name if collector else ", ".join(sorted(names))
         return ""
 
+    def has_ended(self, host: Host) -> bool:
+        """Whether every operation of a host has come to its end."""
+        ended = {op_hash for name, op_hash in self.seconds if name == host.name}
+        return ended >= self.state.ops[host].keys()
+
+    def measure_seconds(self) -> float:
+        """Seconds since the run began."""
+        return (datetime.now(UTC) - self.started).total_seconds()
+
     def end_operation(self, host: Host, op_hash: str) -> None:
         """Stop the clock of an operation on a host."""
         since = self._since.pop((host.name, op_hash), None)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from typing import Any
 #: Seconds for which another run may keep a file.
 BUSY = 15.0
 
+#: What records of runs are called: when they ended, in UTC, and which run it was.
+RECORD_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}\.json")
+
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write data so that a reader sees all of it or nothing.
@@ -22,12 +26,24 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
     Raises ``OSError`` where it cannot be written.
     """
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text so that a reader sees all of it or nothing.
+
+    :param path: the file; its directory is made if it is missing
+    :param text: what it is to hold
+
+    Raises ``OSError`` where it cannot be written.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
+    with NamedTemporaryFile(
+        "w", dir=path.parent, prefix=".", suffix=".tmp", delete=False, encoding="utf-8"
+    ) as file:
         temporary = Path(file.name)
         try:
-            json.dump(data, file, indent=1, ensure_ascii=False)
-            file.write("\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
             temporary.rename(path)

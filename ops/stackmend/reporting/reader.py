@@ -1,5 +1,7 @@
 """Reports on disk, of every version, as the model of the latest."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +11,7 @@ from stackmend import controller_files
 from stackmend.answers import read_json
 from stackmend.decision import Finding, Refusal
 from stackmend.problems import list_problems, show
+from stackmend.reporting.files import RECORD_NAME
 from stackmend.reporting.state import Done, HostRecord, OperationRecord, Planned, RunRecord
 
 #: Bytes of a record of very many hosts.
@@ -20,6 +23,34 @@ KIND_WORDS = 3
 
 class ReportError(ValueError):
     """A file is no report; the text names the file and the field."""
+
+
+def find_latest(directory: Path | None = None) -> Path:
+    """Where the report of the latest run lies.
+
+    :param directory: the directory of reports; without it the one that the variable
+        ``STACKMEND_REPORTS`` names, or ``var/reports``.
+    """
+    return (directory or Path(os.environ.get("STACKMEND_REPORTS") or "var/reports")) / "latest.json"
+
+
+def list_before(path: Path, most: int) -> list[RunRecord]:
+    """The records of the runs before one, from its own directory; what is no report is left out.
+
+    :param path: the record of that one, by its own name: records are named by their times.
+    :param most: how many at most, the latest.
+    """
+    try:
+        names = sorted(
+            each.name for each in path.parent.iterdir() if RECORD_NAME.fullmatch(each.name)
+        )
+    except OSError:
+        return []
+    records = []
+    for name in [name for name in names if name < path.name][-most:]:
+        with suppress(ReportError):
+            records.append(read(path.with_name(name)))
+    return records
 
 
 def read(path: Path) -> RunRecord:

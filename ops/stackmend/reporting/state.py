@@ -10,13 +10,14 @@ from stackmend.diagnosis import Diagnosis
 
 #: What a host is after the run. ``converged``: proven well, nothing was touched. ``changed``:
 #: proven well after changes. ``drifted``: a dry run found something to do, or the doctor something
-#: to mend. ``unmanaged``: the run asked nothing of it. ``unknown``: the run ended before anything
-#: was proven, or the doctor could not read all of it.
+#: to mend. ``unmanaged``: the run asked nothing of it. ``locked``: another run is at work there.
+#: ``unknown``: the run ended before anything was proven, or the doctor could not read all of it.
 Outcome = Literal[
     "converged",
     "changed",
     "drifted",
     "refused",
+    "locked",
     "failed",
     "unreachable",
     "unmanaged",

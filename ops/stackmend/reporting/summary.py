@@ -19,6 +19,7 @@ _COLOURS = {
     "changed": "yellow",
     "drifted": "yellow",
     "refused": "magenta",
+    "locked": "magenta",
     "failed": "red",
     "unreachable": "red",
     "unmanaged": "cyan",
@@ -30,7 +31,7 @@ EVIDENCE_LINES = 6
 _RESULTS = {"done": "done", "failed": "tried without success"}
 
 
-def show(record: RunRecord, path: Path | None, out: TextIO) -> None:
+def show(record: RunRecord, path: Path | None, out: TextIO, *, all_findings: bool = False) -> None:
     """Print what people need to know at the end of a run: one line if every host was converged.
 
     Of hosts that the doctor was at, what it says of them.
@@ -38,6 +39,8 @@ def show(record: RunRecord, path: Path | None, out: TextIO) -> None:
     :param record: the run
     :param path: where it was written, ``None`` if it was not
     :param out: where to print; on a terminal the hosts are shown as a table
+    :param all_findings: whether those that fail nothing are shown where a host was converged, too:
+        a run that shows its steps has shown them already
     """
     diagnosed = {n: h.diagnosis for n, h in record.hosts.items() if h.diagnosis is not None}
     if diagnosed:
@@ -45,19 +48,21 @@ def show(record: RunRecord, path: Path | None, out: TextIO) -> None:
 
         diagnoses.show(diagnosed, out)
     hosts = {name: host for name, host in record.hosts.items() if host.diagnosis is None}
-    if any(host.outcome != "converged" for host in hosts.values()):
-        others = record.model_copy(update={"hosts": hosts})
+    others = record.model_copy(update={"hosts": hosts})
+    lines = list(format_record(others, all_findings=all_findings))
+    if lines:
         if out.isatty():
             _make_table(others, out)
-        for line in format_record(others):
+        for line in lines:
             print(f"    {make_printable(line, LINE_LIMIT)}", file=out)
     print(f"--> stackmend: {format_last_line(record, path)}", file=out)
 
 
-def format_record(record: RunRecord) -> Iterator[str]:
+def format_record(record: RunRecord, *, all_findings: bool = False) -> Iterator[str]:
     """What was wrong, what was done and what is left, line by line, of every host that has any."""
     for name, host in record.hosts.items():
-        if host.outcome == "converged":
+        found = any(operation.findings for operation in host.operations)
+        if host.outcome == "converged" and not (all_findings and found):
             continue
         yield f"{name}: {host.outcome}{host.reason and ': '}{host.reason}"
         for error in host.errors:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from stackmend.connection import signals
+from stackmend.decision import Locked
 from stackmend.redaction import format_safe_line, get_secrets
-from stackmend.reporting import files, summary
+from stackmend.reporting import files, get_listener, summary
 from stackmend.reporting.clean import clean
 from stackmend.reporting.state import OperationRecord, Outcome, RunRecord
 
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from pyinfra.api.host import Host
 
     from stackmend.reporting.collect import Collector, Run
+    from stackmend.reporting.listener import Listener
 
 #: Records kept in a directory; a schedule of five minutes writes this many in four days.
 KEEP = 1000
-
-_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}\.json")
 
 
 def conclude(run: Run) -> Path | None:
@@ -52,7 +51,10 @@ def conclude(run: Run) -> Path | None:
             print(f"--> stackmend: the report could not be written: {error}", file=sys.stderr)
         _write_metrics(run, record)
         _notify(run, record, path)
-        summary.show(record, path, sys.stderr)
+        if listener := get_listener():
+            listener.on_record(record, path)
+        else:
+            summary.show(record, path, sys.stderr)
     except Exception as error:  # the report must never be what breaks the end of a run
         print(f"--> stackmend: no report: {format_safe_line(repr(error))}", file=sys.stderr)
         return None
@@ -152,6 +154,31 @@ def build(run: Run, ended: datetime) -> RunRecord:
     )
 
 
+def classify_ended(run: Run, host: Host, *, failed: bool) -> Outcome:
+    """How a host ended whose last operation is just over, and which pyinfra still counts as active.
+
+    :param run: what was collected.
+    :param host: the host.
+    :param failed: whether that operation failed.
+    """
+    operations = _build_operations(run, host)
+    if failed and (trouble := _classify_trouble(operations, failed=True)):
+        return trouble
+    return "changed" if any(op.changed for op in operations) else "converged"
+
+
+def announce_dry(run: Run, host: Host, listener: Listener) -> None:
+    """Have it heard how a dry run ended on a host, where anything was asked of it.
+
+    :param run: what was collected.
+    :param host: the host, for which the deploy has come to its end.
+    :param listener: who hears of it.
+    """
+    if operations := _build_operations(run, host):
+        outcome = _classify_outcome(run, host, operations, dry=True)
+        listener.on_host(host.name, outcome, run.measure_seconds())
+
+
 def find_directory(run: Run) -> Path:
     """Where the records go: ``STACKMEND_REPORTS``, the inventory's setting, or ``var/reports``."""
     chosen = os.environ.get("STACKMEND_REPORTS") or _find_setting(run, "directory") or "var/reports"
@@ -218,17 +245,24 @@ def _classify_outcome(
     if run.observed:
         return _classify_observed(run, host, operations)
     failed = host in run.state.failed_hosts or any(op.succeeded is False for op in operations)
-    refused = any(op.refusals for op in operations)
-    erred = any(op.errors and op.succeeded is not True for op in operations)
-    if erred or (failed and not refused):
-        return "failed"
-    if refused:
-        return "refused"
+    if trouble := _classify_trouble(operations, failed=failed):
+        return trouble
     if dry:
         return _forecast(run, host, operations)
     if not _is_finished(run, host):
         return "unknown"
     return "changed" if any(op.changed for op in operations) else "converged"
+
+
+def _classify_trouble(operations: Sequence[OperationRecord], *, failed: bool) -> Outcome | None:
+    refusals = [refusal for op in operations for refusal in op.refusals]
+    erred = any(op.errors and op.succeeded is not True for op in operations)
+    if erred or (failed and not refusals):
+        return "failed"
+    if refusals:
+        locked = all(isinstance(refusal, Locked) for refusal in refusals)
+        return "locked" if locked else "refused"
+    return None
 
 
 def _classify_observed(run: Run, host: Host, operations: Sequence[OperationRecord]) -> Outcome:
@@ -306,7 +340,7 @@ def _get_setting(host: Host, field: str) -> Any:
 
 
 def _prune(where: Path) -> None:
-    records = sorted(path for path in where.iterdir() if _NAME.fullmatch(path.name))
+    records = sorted(path for path in where.iterdir() if files.RECORD_NAME.fullmatch(path.name))
     for path in records[:-KEEP]:
         with suppress(OSError):
             path.unlink()

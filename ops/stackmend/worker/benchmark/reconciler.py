@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 
     from pyinfra.api.host import Host
 
-    from stackmend.decision import Finding
     from stackmend.reporting import Collector
     from stackmend.worker.benchmark.conditions import ReadConditions
     from stackmend.worker.benchmark.measuring import Ready
@@ -92,13 +91,6 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
 
     def __post_init__(self) -> None:
         self._files = store.get_files(self.spec)
-        self._reported: list[Finding] = []
-
-    def report_plan(self, plan: Plan) -> None:
-        """Report each finding once: what a result lacks it lacks when it was collected as well."""
-        fresh = tuple(finding for finding in plan.findings if finding not in self._reported)
-        self._reported += fresh
-        super().report_plan(plan.model_copy(update={"findings": fresh}))
 
     def find_step_limit(self, action: Action) -> float:
         """Seconds that an action has: a measurement as long as its requests may take."""

@@ -1,0 +1,285 @@
+"""The ``stackmend`` command: this package's deploys, a report again, a first inventory.
+
+Thin over pyinfra: ``pyinfra INVENTORY deploy/site.py`` does the same. Its exit codes are those of
+:mod:`~stackmend.cli.exit_codes`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from stackmend.cli import exit_codes
+
+if TYPE_CHECKING:
+    from stackmend.reporting.state import RunRecord
+
+__all__ = ["main"]
+
+#: What the deploys do, for the help of their commands.
+DEPLOYS = {
+    "site": """Bring every host to what its `stack` says.
+
+    What is wrong is found, mended and proven mended; the next run changes nothing.""",
+    "bootstrap": """Make new machines ready for a stack.
+
+    A user, the clock, DNS and a container engine, as `access`, `resolver` and `engine` say.""",
+    "benchmark": """Measure how fast the workers are.
+
+    On each host whose `stack` has a `worker.benchmark`, unless its last result still holds.""",
+}
+
+#: What a run ends with, below the help of each command.
+EXIT_CODES = """\b
+Exit codes:
+  0   every host is proven well (with --dry: was looked at)
+  1   a host failed, or was refused something
+  2   wrong usage or settings
+  3   a host cannot be reached
+  4   another run holds the lock of a host
+  10  with --detailed-exitcode: well, and changed (with --dry: would be)
+  129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
+
+DOCTOR_EXIT_CODES = """\b
+Exit codes:
+  0   healthy: nothing was found
+  1   something was found, or a host could not be read
+  2   wrong usage or settings
+  3   a host cannot be reached
+  129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stackmend", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Bring hosts to a working AI stack, and keep them there.
+
+    INVENTORY is what pyinfra takes for one: a file such as fleet.py, or a directory that
+    `stackmend init` has made.
+    """
+
+
+def _make_deploy_command(name: str, text: str) -> click.Command:
+    @click.command(name, help=text, epilog=EXIT_CODES)
+    @click.argument("inventory", type=click.Path())
+    @click.option("--dry", is_flag=True, help="Look, and say what would be done; change nothing.")
+    @click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
+    @click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 for a change.")
+    @click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
+    def run(
+        inventory: str,
+        dry: bool,
+        limit: tuple[str, ...],
+        as_json: bool,
+        detailed_exitcode: bool,
+        verbosity: int,
+    ) -> int:
+        return _run(
+            name,
+            inventory,
+            dry=dry,
+            as_json=as_json,
+            detailed=detailed_exitcode,
+            limit=limit,
+            verbosity=verbosity,
+        )
+
+    return run
+
+
+def _run(
+    name: str,
+    inventory: str,
+    *,
+    dry: bool = False,
+    as_json: bool,
+    detailed: bool = False,
+    limit: tuple[str, ...],
+    verbosity: int,
+) -> int:
+    # Not before: --help and completion answer at once.
+    from stackmend.cli.output import JSONOutput, Output
+    from stackmend.cli.runs import run_deploy
+
+    kind = JSONOutput if as_json else Output
+    return run_deploy(
+        name,
+        inventory,
+        kind(verbose=verbosity > 0),
+        dry=dry,
+        detailed=detailed,
+        limit=limit,
+        verbosity=verbosity,
+    )
+
+
+for _name, _text in DEPLOYS.items():
+    cli.add_command(_make_deploy_command(_name, _text))
+
+
+@cli.command("doctor", epilog=DOCTOR_EXIT_CODES)
+@click.argument("inventory", required=False, type=click.Path())
+@click.option(
+    "--text",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Name the incident that an error or a log is about; - reads standard input.",
+)
+@click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record, or the matches, as JSON.")
+@click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
+def diagnose(
+    inventory: str | None,
+    text: Path | None,
+    limit: tuple[str, ...],
+    as_json: bool,
+    verbosity: int,
+) -> int:
+    """Say what is wrong, by name, and why.
+
+    Observes every host of INVENTORY and changes nothing: root causes first, each with its evidence,
+    what stackmend would do, and the line of inventory that would allow it.
+    """
+    if (inventory is None) == (text is None):
+        raise click.UsageError("name an INVENTORY, or a text with --text")
+    if text is not None:
+        return _diagnose_text(text, as_json=as_json)
+    assert inventory is not None
+    return _run("doctor", inventory, as_json=as_json, limit=limit, verbosity=verbosity)
+
+
+def _diagnose_text(path: Path, *, as_json: bool) -> int:
+    # It brings pyinfra along, which has to be the first to be imported.
+    import_module("pyinfra_cli")
+    from stackmend.cli import pasted
+    from stackmend.controller_files import Unreadable
+
+    try:
+        found = pasted.diagnose(path)
+    except Unreadable as error:
+        raise click.ClickException(f"--text: {path} {error}") from None
+    if as_json:
+        click.echo(json.dumps([match.model_dump() for match in found], indent=1))
+    else:
+        click.echo(pasted.format_matches(found))
+    return exit_codes.FAILED if found else exit_codes.WELL
+
+
+@cli.command("report", epilog="Exit codes: as of the run; 2 where there is no report.")
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON, as of version 2.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Write it as a page instead, with the runs before it.",
+)
+@click.option("--open", "opens", is_flag=True, help="Open that page in a browser.")
+def show_report(path: Path | None, as_json: bool, page: Path | None, opens: bool) -> int:
+    """Show the record of a run again.
+
+    PATH is a record, or a directory of records, of which the latest is shown. Without it, that is
+    the directory that STACKMEND_REPORTS names, or var/reports.
+    """
+    if opens and page is None:
+        raise click.UsageError("--open opens the page of --html; name one")
+    from stackmend import reporting
+    from stackmend.cli.output import print_json
+    from stackmend.reporting import reader, summary
+    from stackmend.text import make_lines_printable
+
+    found = path if path is not None and not path.is_dir() else reader.find_latest(path)
+    try:
+        record = reporting.read(found)
+    except reader.ReportError as error:
+        raise click.ClickException(f"no report: {make_lines_printable(str(error))}") from None
+    if page is not None:
+        _write_page(page, record, found, opens=opens)
+    if as_json:
+        print_json(record, sys.stdout)
+    elif page is None:
+        summary.show(record, found.resolve(), sys.stdout, all_findings=True)
+    return exit_codes.classify_record(record)
+
+
+def _write_page(out: Path, record: RunRecord, path: Path, *, opens: bool) -> None:
+    from stackmend.reporting import page, reader
+
+    try:
+        page.write(out, record, reader.list_before(path.resolve(), page.MOST_BEFORE))
+    except OSError as error:
+        raise click.ClickException(f"cannot write {out}: {error.strerror}") from None
+    click.echo(f"wrote {out}", err=True)
+    if opens:
+        import webbrowser
+
+        if not webbrowser.open(out.resolve().as_uri()):
+            click.echo(f"no browser opened {out}", err=True)
+
+
+@cli.command("init")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    help="[NAME=]ADDRESS[:PORT], or @local for this machine; once for each host.",
+)
+@click.option("--user", help="Who logs in: root, or a user who may use sudo.  [default: root]")
+@click.option("--key", help="The private key file.  [default: ssh-agent and ~/.ssh]")
+@click.option("--project", help="The name of the Compose project.  [default: ai]")
+@click.option("--source", help="The directory with compose.yaml.  [default: stackmend's own stack]")
+@click.option("--directory", "home", help="Its directory there.  [default: /opt/PROJECT]")
+def create_inventory(
+    directory: Path,
+    hosts: tuple[str, ...],
+    user: str | None,
+    key: str | None,
+    project: str | None,
+    source: str | None,
+    home: str | None,
+) -> None:
+    """Write an inventory of your own.
+
+    DIRECTORY gets the hosts (fleet.py) and what they are to be (group_data/all.py). At a terminal
+    it asks for what no option says. It overwrites nothing.
+    """
+    from stackmend.cli import questions
+
+    for path in questions.create(directory, hosts, user, key, project, source, home):
+        click.echo(f"wrote {path}")
+    click.echo(f"next: stackmend site {shlex.quote(str(directory))} --dry")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command, and exit with its code.
+
+    :param arguments: the command line without the program's name; by default the process's own.
+    """
+    try:
+        code = cli.main(
+            arguments,
+            prog_name="stackmend",
+            standalone_mode=False,
+            color=False if os.environ.get("NO_COLOR") else None,
+        )
+    except click.Abort:
+        # Ctrl-C at a question, or before a run has begun: later a signal ends the process itself.
+        click.echo("Aborted.", err=True)
+        code = 128 + signal.SIGINT
+    except click.ClickException as error:
+        error.show()
+        code = exit_codes.WRONG
+    sys.exit(code)

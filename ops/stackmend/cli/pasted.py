@@ -1,0 +1,85 @@
+"""A pasted error: read within limits, and the incidents that it is about as text."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from stackmend import controller_files
+from stackmend.incidents import diagnose_text
+
+if TYPE_CHECKING:
+    from stackmend.incidents import Match
+
+#: Bytes of the end of a text that are read: more than all that is looked at.
+MAXIMUM = 2 * 1024**2
+
+#: Characters of a line.
+WIDTH = 80
+
+_LABELS = ("remedy", "allow", "proof")
+
+
+def diagnose(path: Path) -> tuple[Match, ...]:
+    """The incidents that a text is about, the best match first.
+
+    :param path: the file; ``-`` for standard input.
+    :raises Unreadable: it cannot be read.
+    """
+    text, dropped = _read(path)
+    found = diagnose_text(text)
+    return tuple(each.model_copy(update={"number": each.number + dropped}) for each in found)
+
+
+def format_matches(matches: Sequence[Match]) -> str:
+    """What a text is about, in lines of at most 80 characters.
+
+    :param matches: of :func:`diagnose`.
+    """
+    if not matches:
+        return "no incident that stackmend knows"
+    return "\n".join(line for match in matches for line in _format_match(match))
+
+
+def _format_match(match: Match) -> Iterator[str]:
+    yield from textwrap.wrap(
+        f"{match.severity.upper()}  {match.incident}: {match.title}",
+        WIDTH,
+        subsequent_indent="  ",
+    )
+    rows = {"seen": f"{match.line} [line {match.number}]"}
+    rows |= zip(_LABELS, (match.remedy, match.inventory, match.proof), strict=True)
+    for label, text in rows.items():
+        if text:
+            yield from textwrap.wrap(
+                f"  {label:<7}{text}", WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False
+            )
+
+
+def _read(path: Path) -> tuple[str, int]:
+    """The end of a text, and how many lines before it are left out."""
+    source: AbstractContextManager[BinaryIO]
+    if str(path) == "-":
+        source = nullcontext(sys.stdin.buffer)
+    else:
+        controller_files.check(path)
+        source = path.open("rb")
+    try:
+        with source as stream:
+            kept, dropped = _read_end(stream)
+    except OSError as error:
+        raise controller_files.Unreadable(f"cannot be read: {error.strerror}") from None
+    return kept.decode(errors="replace"), dropped
+
+
+def _read_end(stream: BinaryIO) -> tuple[bytes, int]:
+    kept, dropped = b"", 0
+    while chunk := stream.read(MAXIMUM):
+        kept += chunk
+        dropped += kept[:-MAXIMUM].count(b"\n")
+        kept = kept[-MAXIMUM:]
+    return kept, dropped

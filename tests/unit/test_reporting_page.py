@@ -1,0 +1,264 @@
+"""The page of a run: its figures, its bytes, what a hostile text does to it, and a real browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import re
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from stackmend.reporting import page, reader
+from stackmend.reporting.state import HostRecord, Outcome, RunRecord
+from stackmend.reporting.write import save
+from tests import browser
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+HOSTILE = (
+    "<script>document.title='owned'</script>",
+    '"><img src=x onerror="document.title=\'owned\'">',
+    "</title></style><svg onload=alert(1)>",
+    "{{ 7 * 7 }}{% include 'page.css' %}",
+    "]]><!-- & &amp; &lt;",
+    "ai\u202egnp.exe\u2066",
+    "模型 🦙 نموذج",
+    "a\nb\x1b[31m\x00\t",
+    "x" * 10_000,
+    " ",
+    "",
+)
+
+
+def operation(text: str) -> dict[str, Any]:
+    action = {"verb": text, "subject": text, "cause": text, "undo": text, "destructive": True}
+    return {
+        "name": text,
+        "findings": [
+            {"subject": text, "kind": text, "cause": text, "evidence": [text], "remedy": text},
+            {"subject": text, "kind": "", "cause": text, "blocks": False},
+        ],
+        "planned": [action],
+        "done": [
+            {**action, "started": NOW, "seconds": 2.04, "result": "done"},
+            {**action, "started": None, "seconds": 0.5, "result": "failed"},
+        ],
+        "refusals": [{"subject": text, "reason": text, "remedy": text}],
+        "errors": [{"message": text, "log": [text, text]}],
+        "measured": {text or "empty": {"value": 1.25, "unit": text}},
+        "seconds": 12.345,
+    }
+
+
+def record(hosts: dict[str, Any], ended: datetime = NOW, **changes: Any) -> RunRecord:
+    times = {"started": ended - timedelta(seconds=75), "ended": ended}
+    about = {"controller": "here", "mode": "apply", "complete": True}
+    return RunRecord.model_validate({**times, **about, "hosts": hosts, **changes})
+
+
+def make_all() -> RunRecord:
+    """A host of each outcome, and one for each hostile text."""
+    hosts = {outcome: {"outcome": outcome} for outcome in get_args(Outcome)}
+    hosts["unmanaged"]["reason"] = "nothing was asked of this host"
+    hosts["unreachable"]["errors"] = [{"message": "connection refused", "log": []}]
+    hosts["unknown"]["interrupted_at"] = "compose.stack: pull web"
+    for number, text in enumerate(HOSTILE):
+        operations = [operation(text), {"name": "idle", "seconds": 0.25}]
+        hosts[f"{number} {text}"] = {"outcome": "failed", "operations": operations}
+    return record(hosts, complete=False, interrupted="SIGTERM")
+
+
+class Cells(HTMLParser):
+    """The rows of each table: the text of each cell, or the exact value that it stands for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.tags: list[str] = []
+        self.attributes: set[str] = set()
+        self._title = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        values = dict(attrs)
+        if values.get("class") == "scroll":
+            self._title = values["aria-label"] or ""
+            self.tables[self._title] = []
+        elif tag == "tr":
+            self.tables[self._title].append([])
+        elif tag in ("th", "td"):
+            self.tables[self._title][-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._title and self.tables[self._title] and self.tables[self._title][-1]:
+            self.tables[self._title][-1][-1] += data.strip()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "table":
+            self._title = ""
+
+
+def parse(text: str) -> Cells:
+    cells = Cells()
+    cells.feed(text)
+    return cells
+
+
+def count(host: HostRecord, field: str) -> str:
+    own = len(host.errors) if field == "errors" else 0
+    return str(own + sum(len(getattr(op, field)) for op in host.operations))
+
+
+def test_its_figures_are_those_of_the_record() -> None:
+    run = make_all()
+    _, *rows = parse(page.render(run)).tables["Hosts"]
+    assert len(rows) == len(run.hosts)
+    for row, host in zip(rows, run.hosts.values(), strict=True):
+        fields = ("findings", "done", "refusals", "errors")
+        assert row[1:-1] == [host.outcome, *(count(host, field) for field in fields)]
+        assert float(row[-1]) == round(sum(op.seconds for op in host.operations), 3)
+
+
+def test_runs_before_it_stand_below_it_the_latest_first() -> None:
+    earlier = [
+        record({"a": {"outcome": "converged"}}, NOW - timedelta(minutes=number))
+        for number in range(1, page.MOST_BEFORE + 10)
+    ]
+    later = record({"a": {"outcome": "failed"}}, NOW + timedelta(minutes=1))
+    text = page.render(record({"a": {"outcome": "changed"}}), [*earlier[::-1], later])
+    _, *rows = parse(text).tables["Runs before"]
+    assert len(rows) == page.MOST_BEFORE
+    assert [row[0] for row in rows[:2]] == ["2026-01-02 03:03:05 UTC", "2026-01-02 03:02:05 UTC"]
+    assert {row[2] for row in rows} == {"1 host: 1 converged"}
+    assert "Runs before" not in page.render(record({"a": {"outcome": "changed"}}))
+
+
+def test_the_title_begins_with_what_needs_a_person() -> None:
+    outcomes: list[Outcome] = ["converged", "unmanaged", "refused", "failed", "converged"]
+    hosts = {str(number): {"outcome": outcome} for number, outcome in enumerate(outcomes)}
+    title = "5 hosts: 1 failed, 1 refused, 2 converged, 1 unmanaged"
+    assert page.format_outcomes(record(hosts)) == title
+
+
+def test_all_that_a_record_says_is_on_it() -> None:
+    numbers = itertools.count()
+
+    def number_texts(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                f"text {next(numbers)};" if key == "told" else key: number_texts(inner)
+                for key, inner in value.items()
+            }
+        if isinstance(value, list):
+            return [number_texts(inner) for inner in value]
+        return f"text {next(numbers)};" if value == "told" else value
+
+    told = operation("told")
+    done, dry = told | {"planned": []}, told | {"done": []}
+    for mode, parts, words in (
+        ("apply", done, ["tried without success: ", "destructive", "12.345 s"]),
+        ("dry", dry, ["planned: ", "dry run, nothing was changed"]),
+    ):
+        first = next(numbers) + 1
+        operations = [number_texts(parts)]
+        host = {"outcome": "failed", "operations": operations}
+        text = page.render(record({"a": host}, mode=mode))
+        missing = [each for each in range(first, next(numbers)) if f"text {each};" not in text]
+        assert missing == []
+        assert [word for word in words if word not in text] == []
+
+
+def test_a_hostile_text_is_text() -> None:
+    text = page.render(make_all())
+    seen = parse(text)
+    assert not {"script", "img", "svg", "iframe", "object", "link", "base", "form"} & {*seen.tags}
+    assert not {name for name in seen.attributes if name.startswith("on")}
+    assert seen.attributes <= {
+        *("lang", "charset", "http-equiv", "content", "name", "datetime", "class", "id", "role"),
+        *("tabindex", "aria-label", "scope", "href", "value", "open"),
+    }
+    assert set(re.findall(r'href="([^"]*)"', text)) == {
+        f"#m{number}" for number in range(1, len(make_all().hosts) + 1)
+    }
+    assert not set(text) & {"\u202e", "\u2066", "\x1b", "\x00"}
+    assert r"ai\u202egnp.exe" in text
+    assert "49" not in re.findall(r"<bdi>(\d+)</bdi>", text)
+
+
+def test_it_may_use_its_one_style_sheet_and_nothing_else() -> None:
+    text = page.render(make_all())
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.S)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.replace("&#39;", "'") == (
+        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    assert "url(" not in style
+    assert "style=" not in text
+
+
+def test_equal_runs_make_equal_pages() -> None:
+    assert page.render(make_all()) == page.render(make_all())
+
+
+def test_runs_before_a_record_are_found_beside_it(tmp_path: Path) -> None:
+    paths = [
+        save(
+            record({"a": {"outcome": "changed"}}, NOW + timedelta(minutes=number)).model_dump(
+                mode="json"
+            ),
+            tmp_path,
+            NOW + timedelta(minutes=number),
+            f"{number:06x}",
+        )
+        for number in range(6)
+    ]
+    paths[2].write_text("[]")
+    (tmp_path / "notes.json").write_text("{}")
+    found = reader.list_before(paths[4], 3)
+    assert [each.ended.minute for each in found] == [5, 7]
+    assert reader.list_before(tmp_path / "nowhere" / paths[0].name, 3) == []
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    path = tmp_path_factory.mktemp("page") / "run.html"
+    before = [record({"a": {"outcome": "failed"}}, NOW - timedelta(hours=1))]
+    page.write(path, make_all(), before)
+    return browser.observe(path)
+
+
+@pytest.mark.slow
+def test_a_browser_shows_it_at_each_width_in_each_scheme(seen: list[dict[str, Any]]) -> None:
+    assert [(view["at"], view["scheme"]) for view in seen] == [
+        (360, "light"),
+        (360, "dark"),
+        (1280, "light"),
+        (1280, "dark"),
+    ]
+    for view in seen:
+        assert view["messages"] == []
+        assert [url.rpartition("/")[2] for url in view["requests"]] == ["run.html"]
+        assert view["title"] == page.format_outcomes(make_all())
+        assert view["scrolled"] == view["width"], "nothing is wider than the screen"
+        assert len(view["ids"]) == len({*view["ids"]})
+        # A link leads to its host, though it was folded.
+        assert [shown for _, shown in view["followed"]] == [True]
+    backgrounds = {view["scheme"]: view["background"] for view in seen}
+    assert backgrounds == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 29)"}
+
+
+@pytest.mark.slow
+def test_its_figures_in_a_browser_are_those_of_the_record(seen: list[dict[str, Any]]) -> None:
+    run = make_all()
+    for view in seen:
+        (table,) = [table for table in view["tables"] if table["title"] == "Hosts"]
+        for row, host in zip(table["rows"], run.hosts.values(), strict=True):
+            values = [cell["values"][0] for cell in row[2:6]]
+            fields = ("findings", "done", "refusals", "errors")
+            assert values == [count(host, field) for field in fields]
