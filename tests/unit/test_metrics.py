@@ -158,6 +158,7 @@ def test_what_says_nothing_of_a_host_changes_nothing(file: Path) -> None:
     before = read(file)
     textfile.write(file, make_run(FIRST + 60, "dry", one=make_host("converged")), {"one"})
     textfile.write(file, make_run(FIRST + 60, one=HostRecord(outcome="unmanaged")), {"one"})
+    textfile.write(file, make_run(FIRST + 60, one=HostRecord(outcome="locked")), {"one"})
     assert read(file) == before
 
 

@@ -75,7 +75,7 @@ def play(*outcomes: Outcome, every: float = EVERY) -> list[str]:
         (["converged", "changed", "converged"], ["", "mended", ""]),
         # What a run that was cut says of a host is nothing.
         (["failed", "unknown", "failed", "converged"], ["broke", "", "", "well again"]),
-        (["failed", "unmanaged", "converged"], ["broke", "", "well again"]),
+        (["failed", "unmanaged", "locked", "converged"], ["broke", "", "", "well again"]),
     ],
 )
 def test_one_message_for_each_change(outcomes: list[Outcome], events: list[str]) -> None:

@@ -112,8 +112,8 @@ def update(history: History, record: RunRecord, inventory: Collection[str]) -> H
         return History(hosts=known)
     ended = record.ended.timestamp()
     for name, host in record.hosts.items():
-        # A deploy that asks nothing of a host says nothing of how it is.
-        if name in inventory and not (host.outcome == "unmanaged" and name in known):
+        # A run that asks nothing of a host, or leaves it to another one, says nothing of how it is.
+        if name in inventory and not (host.outcome in ("unmanaged", "locked") and name in known):
             before = known.get(name) or HostState(outcome="unknown", last_run=ended)
             known[name] = before.add(host, ended)
     return History(hosts=known)
