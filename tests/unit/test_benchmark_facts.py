@@ -1248,4 +1248,4 @@ def test_a_refusal_without_a_reason_says_so(
 
 def test_servers_have_files_of_their_own() -> None:
     files = [store.get_files(BenchmarkSpec(project="ai", model=name)) for name in ("a", "b")]
-    assert len({path for each in files for path in vars(each).values()}) == 4
+    assert len({path for each in files for path in vars(each).values()}) == 6

@@ -15,7 +15,7 @@ from stackmend import connection
 from stackmend.errors import StepError
 from stackmend.reporting import announce
 from stackmend.text import format_limit
-from stackmend.worker.benchmark import commands, identity
+from stackmend.worker.benchmark import commands, identity, store
 from stackmend.worker.benchmark.sending import MOST_AT_ONCE
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 #: Minutes after which no task of a measurement that ended is left, and seconds to wait for them.
 LEFT_MINUTES, WAIT = 60, 900.0
+
+#: Bytes that an empty file needs of a disk.
+ROOM = 1024**2
 
 #: Seconds between two readings of how many tasks a queue has.
 PAUSE = 1.0
@@ -42,7 +45,9 @@ def mark(host: Host, files: Files, *, asking: bool) -> None:
     """
     result = connection.run(host, commands.mark(files.asking, present=asking), stdin=b"")
     if not result.ok:
-        raise StepError(f"cannot write {files.asking}: {result.reason}", status=result.status)
+        raise StepError(
+            store.explain_failure(files.asking, result.reason, ROOM), status=result.status
+        )
 
 
 def wait_for_own(host: Host, spec: BenchmarkSpec, files: Files, answers: Answers) -> Answers:
