@@ -547,18 +547,32 @@ def test_a_correction_holds_no_more_than_what_is_still_wrong() -> None:
 @pytest.mark.parametrize("hosts", [(), ("host.docker.internal:host-gateway",), ("other:1.2.3.4",)])
 def test_what_answers_by_its_correction_alone_is_still_corrected(hosts: tuple[str, ...]) -> None:
     """The container has the name that the files do not say: it was given by the last correction."""
-    desired, host, declared = world({"UPSTREAM": "http://host.docker.internal:9100"})
+    urls = "http://host.docker.internal:9100;redis://redis:6380"
+    ports = [{"target": 6379, "published": "6380", "protocol": "tcp"}]
+    services = {"redis": {"image": "redis:7", "ports": ports}, "api": {"environment": {"U": urls}}}
+    desired = Desired(compose(services), settings=OVERRIDE)
+    host = well(desired, World(images=["lab/box:1", "redis:7"]))
+    declared = host.declared(desired)
     (api,) = (one for one in host.containers.values() if one.service == "api")
     host.damage("api", shape={**api.shape, "extra_hosts": list(hosts)})
     state = host.state()
     known = classify_links(desired.spec, {}, declared, describe_others(state))
-    (check,) = make_link_checks(desired.spec, known.links, declared, state)
-    results = {check.name: CheckResult(name=check.name, outcome="passed", evidence="it answers")}
+    # By its declaration alone each of the two is wrong.
+    assert {one.right for one in known.wrong} == {"", "redis:6379"}
+    checks = make_link_checks(desired.spec, known.links, declared, state)
+    assert len(checks) == 2
+    results = {
+        check.name: CheckResult(name=check.name, outcome="passed", evidence="it answers")
+        for check in checks
+    }
     links = classify_asked(desired, declared, state, results)
     made = make_correction(desired.spec, {}, declared, links)
     covered = "host.docker.internal:host-gateway" in hosts
     assert ("extra_hosts" in made.content) == covered
-    assert [one.subject for one in links.wrong] == (["api.UPSTREAM"] if covered else [])
+    assert [one.address.host for one in links.wrong] == (["host.docker.internal"] * covered)
+    # What answers as it stands is not rewritten because another address of its value is.
+    assert "redis" not in made.content
+    assert "environment" not in made.content
     assert not any(map(links.is_broken, links.judgements))
 
 

@@ -118,7 +118,7 @@ class Links(Frozen):
     running: tuple[Judgement, ...] = ()
     links: tuple[Link, ...] = ()
     results: Mapping[str, CheckResult] = {}
-    covered: frozenset[str] = frozenset()
+    covered: frozenset[Address] = frozenset()
     correction: Correction | None = None
     patch: tuple[str, ...] = ()
     omitted: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ class Links(Frozen):
     def get_link(self, judgement: Judgement) -> Link | None:
         """How an address was asked for; ``None`` where nobody does."""
         if judgement.status == "wrong" and (
-            judgement.reason in _BEYOND_CALLS or judgement.subject in self.covered
+            judgement.reason in _BEYOND_CALLS or judgement.address in self.covered
         ):
             return None
         address = judgement.address
@@ -258,14 +258,15 @@ def add_results(
     return links.model_copy(update=update)
 
 
-def _list_covered(judgements: Iterable[Judgement], state: StackState) -> frozenset[str]:
-    """The addresses that need a host's name which the containers of their service have."""
+def _list_covered(judgements: Iterable[Judgement], state: StackState) -> frozenset[Address]:
+    """The addresses by a host's name that they need and the containers of their service have."""
     return frozenset(
-        judgement.subject
+        judgement.address
         for judgement in judgements
         for item in judgement.needs.get("extra_hosts") or ()
         for container in state.list_containers(judgement.address.place.service)
-        if _name_host(item) in map(_name_host, container.shape.get("extra_hosts") or ())
+        if _name_host(item) == judgement.address.host
+        and _name_host(item) in map(_name_host, container.shape.get("extra_hosts") or ())
     )
 
 
