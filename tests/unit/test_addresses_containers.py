@@ -119,7 +119,7 @@ def decide(
     declared, state = host.declared(desired), host.state()
     links = classify_links(desired.spec, {}, declared, describe_others(state))
     assert not list_correctable(links)
-    assert not make_correction(desired.spec, {}, declared, links).content
+    assert not make_correction(desired.spec, {}, declared, links, state).content
     checks = make_link_checks(desired.spec, links.links, declared, state)
     results = {
         check.name: CheckResult(

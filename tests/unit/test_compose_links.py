@@ -483,7 +483,7 @@ def test_no_query_of_an_exchanged_value_is_displayed() -> None:
     }
     desired, host, declared = world(environment)
     links = classify_links(desired.spec, {}, declared)
-    made = make_correction(desired.spec, {}, declared, links)
+    made = make_correction(desired.spec, {}, declared, links, host.state())
     links = add_patch(links, {}, made)
     found = plan(desired.spec, desired.files, desired.digest, host.state(), links=links).findings
     assert {one.subject for one in found} >= {"api.FILES_URL", "api.INTERNAL_FILES_URL"}
@@ -522,9 +522,9 @@ def test_a_login_that_names_a_service_is_no_secret() -> None:
 
 
 def correction(**changes: Any) -> tuple[Desired, Correction]:
-    desired, _, declared = world(ENVIRONMENT)
+    desired, host, declared = world(ENVIRONMENT)
     links = classify_links(desired.spec, {}, declared)
-    made = make_correction(desired.spec, {}, declared, links)
+    made = make_correction(desired.spec, {}, declared, links, host.state())
     return desired, made.model_copy(update=changes)
 
 
@@ -534,9 +534,9 @@ def test_a_correction_holds_no_more_than_what_is_still_wrong() -> None:
     right = {"REDIS_URL": "redis://redis:6379", "QUEUE_URL": "redis://redis:6379/1"}
     contents = []
     for environment in (wrong, {**wrong, "QUEUE_URL": right["QUEUE_URL"]}, right):
-        desired, _, declared = world(environment)
+        desired, host, declared = world(environment)
         links = classify_links(desired.spec, {}, declared)
-        made = make_correction(desired.spec, {}, declared, links)
+        made = make_correction(desired.spec, {}, declared, links, host.state())
         assert len(made.changes) == len(links.wrong)
         contents.append(yaml.safe_load(made.content or "{}"))
     assert contents[0] == {"services": {"api": {"environment": right}}}
@@ -566,7 +566,7 @@ def test_what_answers_by_its_correction_alone_is_still_corrected(hosts: tuple[st
         for check in checks
     }
     links = classify_asked(desired, declared, state, results)
-    made = make_correction(desired.spec, {}, declared, links)
+    made = make_correction(desired.spec, {}, declared, links, state)
     covered = "host.docker.internal:host-gateway" in hosts
     assert ("extra_hosts" in made.content) == covered
     assert [one.address.host for one in links.wrong] == (["host.docker.internal"] * covered)
@@ -643,6 +643,109 @@ def test_a_log_with_the_address_before_says_that_nobody_listened(line: str, hear
     found = find_unheard([change], {"api": ["started", line]})
     assert found == (() if heard else ((change, line),))
     assert not find_unheard([change], {"redis": [line]})
+
+
+WEBUI: dict[str, Any] = {
+    "image": "ghcr.io/open-webui/open-webui:main",
+    "volumes": [{"type": "volume", "source": "webui", "target": "/app/backend/data"}],
+    "environment": {"OLLAMA_BASE_URL": "http://localhost:11434"},
+}
+
+
+def correct_webui(
+    body: dict[str, Any],
+    *,
+    started: bool = True,
+    applied: bool = False,
+    unheard: bool = False,
+) -> list[Finding]:
+    """What a run notes of an application whose address it corrects.
+
+    :param started: whether it has been there before.
+    :param applied: whether it was an earlier run that corrected it.
+    :param unheard: whether its log says that it calls the one before.
+    """
+    body = {**WEBUI, **body}
+    services = {"ollama": {"image": "ollama/ollama:1"}, "chat": body}
+    settings = {"links": {"on_conflict": "override"}}
+    desired = Desired(compose(services, volumes={"webui": {}}), settings=settings)
+    host = well(desired, World(images=["ollama/ollama:1", str(body["image"])]))
+    if not started:
+        host.lose("chat")
+    declared = host.declared(desired)
+    links = classify_links(desired.spec, {}, declared)
+    made = make_correction(desired.spec, {}, declared, links, host.state())
+    assert [one.new for one in made.changes] == ["ollama:11434"]
+    assert host.applied is not None
+    if applied:
+        # It is made anew of other files, and by now the container has what is right.
+        host.applied = host.applied.model_copy(update={"correction": made})
+        right = {**body["environment"], "OLLAMA_BASE_URL": "http://ollama:11434"}
+        host.up(desired, "chat")
+        host.damage("chat", shape={"environment": right})
+        made = make_correction(desired.spec, {}, declared, links, host.state())
+    links = add_patch(links, {}, made).model_copy(update={"judgements": ()})
+    if unheard:
+        line = f"error: {made.changes[0].old}: connection refused"
+        links = links.model_copy(update={"unheard": find_unheard(made.changes, {"chat": [line]})})
+    decided = plan(desired.spec, desired.files, desired.digest, host.state(), links=links)
+    (first, *found) = [one for one in decided.findings if one.subject == "chat.OLLAMA_BASE_URL"]
+    assert first.cause.startswith("compose.stackmend.yaml corrects it")
+    assert not first.blocks
+    return found
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"volumes": [{"type": "bind", "source": "/srv/app", "target": "/app/backend"}]},
+        {"environment": {**WEBUI["environment"], "ENABLE_PERSISTENT_CONFIG": "True"}},
+        {"environment": {**WEBUI["environment"], "DATABASE_URL": "x"}, "volumes": []},
+    ],
+)
+@pytest.mark.parametrize("applied", [False, True])
+def test_what_an_application_may_have_stored_before_is_not_called_proven(
+    body: dict[str, Any], applied: bool
+) -> None:
+    (found,) = correct_webui(body, applied=applied)
+    assert found.cause == (
+        "it is ollama:11434 now, and that is not proven: chat was started with localhost:11434 "
+        "before, and may keep what it stored then; only its own settings show that"
+    )
+    assert found.remedy == (
+        "look at the settings of the application itself, and correct it there, or put "
+        "ENABLE_PERSISTENT_CONFIG=False in its environment"
+    )
+    # Nobody could ever prove it, and a run that fails takes back what it corrected.
+    assert not found.blocks
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"environment": {**WEBUI["environment"], "ENABLE_PERSISTENT_CONFIG": "False"}},
+        {"image": "ghcr.io/open-webui/other:main"},
+        # What it stored goes with its container.
+        {"volumes": []},
+        {"volumes": [{"type": "volume", "source": "webui", "target": "/app/backend/cache"}]},
+    ],
+)
+def test_an_application_that_keeps_nothing_is_corrected_without_a_word(
+    body: dict[str, Any],
+) -> None:
+    assert correct_webui(body) == []
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_an_application_that_is_new_was_started_with_what_is_right(applied: bool) -> None:
+    assert correct_webui({}, started=False, applied=applied) == []
+
+
+def test_an_application_that_still_calls_the_address_before_fails_the_run() -> None:
+    (found,) = correct_webui({}, unheard=True)
+    assert "chat still calls localhost:11434" in found.cause
+    assert found.blocks
 
 
 def frame(*lines: str) -> list[str]:

@@ -2222,7 +2222,7 @@ def links_that_are_corrected() -> Plan:
     more = {"links": {"on_conflict": "override"}}
     desired, world, links = linked(more, REDIS_URL="failed", CACHE_URL="failed")
     files = {"compose.yaml": LINKS}
-    correction = make_correction(desired.spec, files, world.declared(desired), links)
+    correction = make_correction(desired.spec, files, world.declared(desired), links, world.state())
     (change, *_) = correction.changes
     links = add_patch(links, files, leave(correction, ["web.REDIS_URL"])).model_copy(
         update={

@@ -303,7 +303,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         links = self._read_links(state, declared, ())
         assert links is not None, "links are desired"
         correction = make_correction(
-            self.spec, self._read_sources(), declared, links, self.observer.redact
+            self.spec, self._read_sources(), declared, links, state, self.observer.redact
         )
         corrected, problem = declared, ""
         if correction.content:

@@ -211,6 +211,7 @@ class Change(Frozen):
     :param old: the wrong address, as ``HOST:PORT``.
     :param new: the right one.
     :param cause: why the old one is wrong.
+    :param kept: whether the application was started with the old one, and may keep that.
     """
 
     service: str
@@ -219,6 +220,7 @@ class Change(Frozen):
     old: str
     new: str
     cause: str
+    kept: bool = False
 
 
 class Correction(Frozen):

@@ -41,6 +41,7 @@ from stackmend.compose import drift
 from stackmend.compose.plan.declaration import count_replicas, is_redis
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.health import is_complete
+from stackmend.compose.plan.keepers import find_keeper, is_kept
 from stackmend.compose.plan.path import Hop, find_role, has_file
 from stackmend.compose.spec import ComposeSpec
 from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, StackState
@@ -86,8 +87,6 @@ _TCP_PORT = re.compile(r"([0-9]{1,5})(?:/tcp)?")
 _FAILED_CALL = re.compile(
     r"refused|unreachable|resolv|cannot|can't|could not|fail|error|timed? ?out", re.I
 )
-#: What keeps settings of its first start, by its image's name, and what has it read them again.
-_KEEPERS = {"open-webui": "ENABLE_PERSISTENT_CONFIG=False in its environment"}
 #: Why a project has no correction at all, although one is desired.
 _NAMED = "the project's .env names its compose files, and no other one can be laid over them"
 _CONSENT = 'have stackmend do it: add to the stack "links": {"on_conflict": "override"}'
@@ -509,12 +508,14 @@ def make_correction(
     files: Sources | Mapping[str, bytes],
     declared: Declared,
     links: Links,
+    state: StackState,
     redact: Callable[[str], str] = drift.redact,
 ) -> Correction:
     """What corrects the wrong links of a project's own files.
 
     :param files: these files.
     :param declared: what Compose makes of them.
+    :param state: what runs.
     :param redact: what a report makes of a line.
     """
     assert spec.links is not None, "only what is desired is corrected"
@@ -528,6 +529,7 @@ def make_correction(
             old=_format_address(judgement),
             new=show(judgement.right),
             cause=judgement.cause,
+            kept=_is_kept(judgement, declared, state),
         )
         for judgement in links.wrong
         if judgement.correctable and judgement.subject not in left
@@ -541,6 +543,13 @@ def make_correction(
         patch=patch,
         omitted=omitted,
     )
+
+
+def _is_kept(judgement: Judgement, declared: Declared, state: StackState) -> bool:
+    body = declared.services[judgement.address.place.service]
+    image = declared.images.get(str(body.get("image")))
+    environment = {**(image.env if image else {}), **(body.get("environment") or {})}
+    return is_kept(judgement, body, environment, state)
 
 
 def add_patch(
@@ -698,6 +707,10 @@ def find_links(draft: Draft, links: Links) -> None:
         draft.find(draft.spec.project, "link", cause, blocks=False)
     for change, line in links.unheard:
         _find_unheard(draft, change, line)
+    unheard = [change for change, _ in links.unheard]
+    for change in correction.changes if correction else ():
+        if change.kept and change not in unheard:
+            _find_kept(draft, change)
     _find_unused_ignores(draft, links)
     count = len({name_check(link) for link in links.links if 0 < link.port < 65536})
     if count > MAXIMUM_LINKS:
@@ -796,9 +809,8 @@ def _find_running(draft: Draft, judgement: Judgement, links: Links) -> None:
 
 
 def _find_unheard(draft: Draft, change: Change, line: str) -> None:
-    image = draft.name_image(change.service)
-    keeper = next((remedy for name, remedy in _KEEPERS.items() if name in image), "")
-    known = f", or {keeper}" if keeper else ""
+    keeper = find_keeper(draft.name_image(change.service))
+    known = f", or {keeper.remedy}" if keeper else ""
     draft.find(
         f"{change.service}.{change.variable}",
         "link",
@@ -806,6 +818,23 @@ def _find_unheard(draft: Draft, change: Change, line: str) -> None:
         "keeps what it was set to at its first start, and ignores its environment",
         evidence=[line],
         remedy=f"change it in the settings of the application itself{known}",
+    )
+
+
+def _find_kept(draft: Draft, change: Change) -> None:
+    """Note what no call can tell: whether an application uses what it has now, or stored before.
+
+    It fails no run: what is corrected would be taken back, and never be in place.
+    """
+    keeper = find_keeper(draft.name_image(change.service))
+    known = f", or put {keeper.remedy}" if keeper else ""
+    draft.find(
+        f"{change.service}.{change.variable}",
+        "link",
+        f"it is {change.new} now, and that is not proven: {change.service} was started with "
+        f"{change.old} before, and may keep what it stored then; only its own settings show that",
+        remedy=f"look at the settings of the application itself, and correct it there{known}",
+        blocks=False,
     )
 
 
