@@ -355,7 +355,7 @@ def test_the_host_as_a_container_calls_it(host: LabHost) -> None:
 
 
 def test_fifty_links_at_once(host: LabHost, capsys: pytest.CaptureFixture[str]) -> None:
-    """All through one command, and no slower than a few of them one after another."""
+    """All through one command, and several of them at work at any time."""
     many = [
         {**link, "name": f"{number} {link['kind']}"} for number, link in enumerate((LINKS * 7)[:50])
     ]
@@ -366,7 +366,8 @@ def test_fifty_links_at_once(host: LabHost, capsys: pytest.CaptureFixture[str]) 
     alone = sum(r.seconds for r in results)
     with capsys.disabled():
         print(f"\n50 links: {seconds:.1f} s in one command; {alone:.1f} s one after another")
-    assert seconds < alone
+    # The command's own start and end count, in which none of them is at work.
+    assert seconds < alone / 2
 
 
 @pytest.mark.parametrize("count", [50, 150])
