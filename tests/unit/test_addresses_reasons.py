@@ -539,6 +539,91 @@ def test_the_default_bridge_has_no_names(
     assert reasons(config) == found
 
 
+@pytest.mark.parametrize(
+    ("url", "link", "found"),
+    [
+        # The host's port, by a name that leads there and by one that does not.
+        ("redis://redis:16379", "redis:redis", [("wrong", "published-port", "redis:6379")]),
+        ("redis://store:16379", "redis:store", [("wrong", "published-port", "store:6379")]),
+        ("redis://redis:16379", "redis:store", [("wrong", "default-bridge", "store:6379")]),
+        ("redis://store:6379", "redis:store", []),
+    ],
+)
+def test_a_link_on_the_default_bridge_has_the_containers_port(
+    url: str, link: str, found: list[Any]
+) -> None:
+    bridge = {"network_mode": "bridge"}
+    redis = REDIS | bridge | {"ports": ["127.0.0.1:16379:6379"]}
+    config = project({"app": app({"U": url}, links=[link], **bridge), "redis": redis})
+    assert reasons(config) == found
+    mended = mend(config)
+    assert findings(mended) == []
+    assert mended["services"]["app"]["environment"]["U"].endswith(":6379")
+
+
+BRIDGE = {"network_mode": "bridge"}
+
+
+@pytest.mark.parametrize(
+    ("url", "mine", "its", "cause", "remedy"),
+    [
+        (
+            "redis://localhost:6379",
+            {"links": ["page:redis"]},
+            {},
+            "in app the name redis is page's, by its links",
+            "remove page:redis from the links of app, and use redis:6379",
+        ),
+        (
+            "redis://localhost:6379",
+            BRIDGE,
+            {},
+            "have no network in common: app has network_mode: bridge, redis is on default",
+            "remove network_mode from app, and put both on one network, and use redis:6379",
+        ),
+        (
+            "redis://localhost:6379",
+            BRIDGE,
+            BRIDGE,
+            "app and redis are on Docker's default bridge, where names lead nowhere",
+            "remove network_mode from app and redis, and put both on one network, and use "
+            "redis:6379",
+        ),
+        (
+            "redis://localhost:6379",
+            {},
+            BRIDGE,
+            "have no network in common: app is on default, redis has network_mode: bridge",
+            "remove network_mode from redis, and put both on one network, and use redis:6379",
+        ),
+        (
+            "redis://localhost:6379",
+            {"networks": {"front": None}},
+            {},
+            "have no network in common: app is on front, redis is on default",
+            "add one network to both app and redis, and use redis:6379",
+        ),
+        (
+            "redis://store:6379",
+            {"links": ["redis:store"]},
+            BRIDGE,
+            "have no network in common: app is on default, redis has network_mode: bridge",
+            "remove network_mode from redis, and put both on one network",
+        ),
+    ],
+)
+def test_why_no_name_leads_there_and_what_compose_takes(
+    url: str, mine: dict[str, Any], its: dict[str, Any], cause: str, remedy: str
+) -> None:
+    page = {"image": "example/page:1"}
+    config = project({"app": app({"U": url}, **mine), "page": page, "redis": REDIS | its})
+    (found,) = [one for one in judge(config) if one.status != "right"]
+    assert found.status == "wrong"
+    assert not found.correctable
+    assert found.cause.endswith(cause)
+    assert found.remedy == remedy
+
+
 def test_a_link_between_two_that_share_no_network_leads_nowhere() -> None:
     body = app({"U": "redis://store:6379"}, links=["redis:store"], networks={"front": None})
     right = project({"app": body, "redis": REDIS | {"networks": {"front": None}}})

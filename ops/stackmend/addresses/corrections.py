@@ -76,13 +76,38 @@ def explain_unreachable(name: str) -> str:
 
 
 def explain_apart(stack: Stack, service: str, target: str) -> str:
-    """Why a service finds another by no name, with the networks that each is on."""
-    joined = [
-        f"{name} is on {', '.join(sorted(networks)) if networks else 'none'}"
-        for name in (service, target)
-        for networks in [stack.names.networks[name]]
-    ]
+    """Why a service finds another by no name of its own, with the networks that each is on."""
+    names = stack.names
+    if shadow := _name_shadow(stack, service, target):
+        return f"in {service} the name {target} is {shadow}'s, by its links"
+    if names.is_on_bridge(service) and names.is_on_bridge(target):
+        return f"{service} and {target} are on Docker's default bridge, where names lead nowhere"
+    joined = []
+    for name in (service, target):
+        if mode := names.get_mode(names.name_target(name)):
+            joined.append(f"{name} has network_mode: {mode}")
+        else:
+            joined.append(f"{name} is on {', '.join(sorted(names.networks[name])) or 'none'}")
     return f"{service} and {target} have no network in common: {', '.join(joined)}"
+
+
+def explain_joining(stack: Stack, service: str, target: str) -> str:
+    """What would have a service find another by its name, as a remedy."""
+    names = stack.names
+    if shadow := _name_shadow(stack, service, target):
+        return f"remove {shadow}:{target} from the links of {service}"
+    # Compose refuses networks beside a network_mode.
+    owners = dict.fromkeys(names.name_target(name) for name in (service, target))
+    if alone := [name for name in owners if names.get_mode(name)]:
+        return f"remove network_mode from {' and '.join(alone)}, and put both on one network"
+    return f"add one network to both {service} and {target}"
+
+
+def _name_shadow(stack: Stack, service: str, target: str) -> str:
+    """The service that has another's name by the links of a third; empty for none."""
+    found = stack.names.resolve(service, target.lower())
+    shared = stack.names.networks[service] & stack.names.networks[target]
+    return found[0] if shared and len(found) == 1 and found[0] != target else ""
 
 
 def report_wrong(
@@ -100,13 +125,16 @@ def report_wrong(
         )
     if stack.names.can_reach(service, name):
         return report_rewritten(address, reason, cause, name, port)
+    if stack.names.resolve(service, address.host) == (target,):
+        # By a name of its links it does.
+        return report_rewritten(address, reason, cause, address.host, port)
     written = f"{name}:{port}" if port else name
     return Judgement(
         address=address,
         status="wrong",
         reason=reason,
         cause=f"{cause}; {explain_apart(stack, service, name)}",
-        remedy=f"add one network to both, and use {written}",
+        remedy=f"{explain_joining(stack, service, name)}, and use {written}",
     )
 
 

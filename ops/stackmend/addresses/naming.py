@@ -6,6 +6,7 @@ from typing import Any
 
 from stackmend.addresses.corrections import (
     explain_apart,
+    explain_joining,
     report_ambiguous,
     report_rewritten,
     report_wrong,
@@ -54,7 +55,7 @@ def _report_not_shared(stack: Stack, address: Address, target: str) -> Judgement
     """A name that a service has on networks of its own alone."""
     service, host = address.place.service, address.host
     cause = explain_apart(stack, service, target)
-    remedy = f"add one network to both {service} and {target}"
+    remedy = explain_joining(stack, service, target)
     if shared := sorted(stack.names.networks[service] & stack.names.networks[target]):
         joined = ", ".join(shared)
         cause = f"{target} has the name {host} on no network of {service}, and they share {joined}"
@@ -69,7 +70,9 @@ def _classify_bridge(stack: Stack, address: Address) -> Judgement:
     linked = stack.names.list_linked(service)
     on_bridge = {name for name in stack.services if stack.names.is_on_bridge(name)}
     if target := linked.get(host):
-        if target not in stack.services or target in on_bridge:
+        if target in on_bridge:
+            return classify_target(stack, address, target)
+        if target not in stack.services:
             return Judgement(address=address)
         return Judgement(
             address=address,
