@@ -370,9 +370,18 @@ def test_a_shape_is_right_and_as_it_goes_wrong(name: str) -> None:
         ("REDIS_SENTINELS", "a:26379;b:26379", "a:26379,b:26379"),
         ("REDIS_SENTINELS", "Sentinel://a:26379;sentinel://b:26379", "a:26379,b:26379"),
         ("REDIS_SENTINELS", "sentinel://a:26379,sentinel://b:26379", "a:26379,b:26379"),
+        # No space is left where it is not known that the reader takes it away.
+        ("REDIS_SENTINELS", "a:26379; b:26379", "a:26379,b:26379"),
+        ("REDIS_SENTINELS", "sentinel://a:26379; sentinel://b:26379", "a:26379,b:26379"),
+        ("REDIS_SENTINELS", "sentinel://a:26379, sentinel://b:26379", "a:26379,b:26379"),
         (
             "CELERY_BROKER_URL",
             "sentinel://:pw@a:26379/1,sentinel://:pw@b:26379/1",
+            "sentinel://:pw@a:26379/1;sentinel://:pw@b:26379/1",
+        ),
+        (
+            "CELERY_BROKER_URL",
+            "sentinel://:pw@a:26379/1, sentinel://:pw@b:26379/1",
             "sentinel://:pw@a:26379/1;sentinel://:pw@b:26379/1",
         ),
     ],

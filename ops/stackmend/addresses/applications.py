@@ -64,15 +64,16 @@ def _classify_nodes(address: Address, value: str) -> Judgement | None:
     cause = f"dify takes {place.key} as HOST:PORT each, without {scheme}"
     # Where a login stands between, it belongs in a variable of its own.
     plain = value[start : place.start].lower() == scheme and not address.path
-    after = value[place.end : place.end + 1] if plain else ""
     edits = [Edit(place=_cut(place, start, place.start), old=value[start : place.start], new="")]
-    if after == ";":
-        edits.append(Edit(place=_cut(place, place.end, place.end + 1), old=";", new=","))
+    between = re.match(r"\s*[;,]\s*(?=\S)", value[place.end :])
+    after = between[0] if between else ""
+    if after not in ("", ","):
+        edits.append(Edit(place=_cut(place, place.end, place.end + len(after)), old=after, new=","))
     return Judgement(
         address=address,
         status="wrong",
         reason="form",
-        right=f"{address.text}{',' if after == ';' else ''}" if plain else "",
+        right=f"{address.text}{',' if len(edits) > 1 else ''}" if plain else "",
         edits=tuple(edits) if plain else (),
         cause=cause,
         remedy=f"write {place.key} as HOST:PORT,HOST:PORT",
@@ -85,17 +86,17 @@ def _classify_separator(
     """A list whose reader separates it by something else, where another address follows."""
     place = address.place
     start = place.end + len(address.path)
-    match = re.match(rf"\s*{wrong}(?=\s*{following})", value[start:], re.IGNORECASE)
+    # Not every reader takes spaces from what it has split.
+    match = re.match(rf"\s*{wrong}\s*(?={following})", value[start:], re.IGNORECASE)
     if match is None:
         return None
-    at = start + match.end() - 1
     names = {",": "commas", ";": "semicolons"}
     return Judgement(
         address=address,
         status="wrong",
         reason="form",
         right=f"{address.text}{right}",
-        edits=(Edit(place=_cut(place, at, at + 1), old=wrong, new=right),),
+        edits=(Edit(place=_cut(place, start, start + match.end()), old=match[0], new=right),),
         cause=f"{reader} separates the addresses of {place.key} by {names[right]}",
         remedy=f"put a {names[right].removesuffix('s')} behind {address.text} in {place.key}",
     )
