@@ -710,7 +710,7 @@ def test_what_an_application_may_have_stored_before_is_not_called_proven(
 ) -> None:
     (found,) = correct_webui(body, applied=applied)
     assert found.cause == (
-        "it is ollama:11434 now, and that is not proven: chat was started with localhost:11434 "
+        "stackmend cannot prove that chat uses ollama:11434: it was started with localhost:11434 "
         "before, and may keep what it stored then; only its own settings show that"
     )
     assert found.remedy == (

@@ -831,7 +831,7 @@ def _find_kept(draft: Draft, change: Change) -> None:
     draft.find(
         f"{change.service}.{change.variable}",
         "link",
-        f"it is {change.new} now, and that is not proven: {change.service} was started with "
+        f"stackmend cannot prove that {change.service} uses {change.new}: it was started with "
         f"{change.old} before, and may keep what it stored then; only its own settings show that",
         remedy=f"look at the settings of the application itself, and correct it there{known}",
         blocks=False,
