@@ -284,6 +284,19 @@ class Moving(Shop):
         finally:
             self.host.docker("rm", "-f", "long")
 
+    def assert_measured(self) -> None:
+        """Both were measured, each result is collected with the old one, and a page shows them."""
+        directory = self.reports / "benchmarks"
+        paths = [*directory.glob("*move.ollama*.json")]
+        assert paths, [*directory.glob("*")]
+        for path in paths:
+            result = json.loads(path.read_text())
+            assert result["baseline"]["fingerprint"]["engine"] == "llama.cpp"
+            assert result["measurement"]["fingerprint"]["engine"] == "ollama"
+        page = (directory / "benchmark.html").read_text()
+        assert "llama.cpp" in page
+        assert "<svg" in page
+
     def read_record(self) -> dict[str, Any]:
         """Where the move stands, as the host has it."""
         found: dict[str, Any] = json.loads(self.host.sh(f"cat {RECORD}"))

@@ -42,6 +42,7 @@ def test_one_that_is_faster_is_left_as_it_was(stack: Moving) -> None:
         done = stack.move("-y")
         assert done.rc == 0, done.out
         assert read_silence() == []
+    stack.assert_measured()
     assert "legacy: legacy worker: it stays, by what was measured at 20" in done.out
     assert ": ollama is not 50% faster than legacy" in done.out
     assert "to try it again now, remove /var/lib/stackmend/" in done.out

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +18,8 @@ from stackmend import compose, connection
 from stackmend.compose.spec import ComposeSpec
 from stackmend.errors import StepError
 from stackmend.reporting import announce
-from stackmend.worker.benchmark import conditions, occupation, progress, turns
+from stackmend.worker import pictures
+from stackmend.worker.benchmark import conditions, occupation, progress, store, turns
 from stackmend.worker.benchmark.state import Conditions
 from stackmend.worker.move import client, reconciler
 from stackmend.worker.move import measuring as measuring_both
@@ -25,6 +28,8 @@ from stackmend.worker.move.plan import Measure, begin, make_layer, plan
 from stackmend.worker.move.reconciler import MoveReconciler
 from stackmend.worker.move.spec import ATTEMPTS, MovePolicy
 from stackmend.worker.move.state import Answer, HostMove, Legacy, MoveRecord, Runner
+from stackmend.worker.showing import Benchmarks
+from tests.unit import benchmark_results
 from tests.unit.test_move_facts import words
 from tests.unit.test_move_plan import compared, move, runner
 
@@ -43,7 +48,10 @@ class World(MoveReconciler):
             {"project": "ai", "source": SOURCE, "directory": "/opt/ai", "stability": 0}
         )
         desired = MovePolicy.model_validate(policy)
-        super().__init__(SimpleNamespace(name="h"), desired, spec, SimpleNamespace())  # type: ignore[arg-type]
+        host: Any = SimpleNamespace(name="h", state=None)
+        report: Any = SimpleNamespace(add_measure=lambda *_: None)
+        self.paths: list[Path] = []
+        super().__init__(host, desired, spec, report, self.paths.append)
         self.record = record
         self.layer = make_layer(record.move, record.stage)
         self.done: list[str] = []
@@ -364,11 +372,11 @@ def test_clients_end_their_tasks(grace: float, allow: tuple[str, ...], stage: st
     own = World(record("imported", move=changed), allow=allow)
     units: list[str] = []
     own.report = SimpleNamespace(add_measure=lambda *each: units.append(each[2]))  # type: ignore[assignment]
-    own.measured = SimpleNamespace(comparison=compared(3.0), slowest=30.0)
+    own.measured = SimpleNamespace(comparison=compared(3.0), slowest=30.0, at=1.7e9)
     action = Measure(subject="ollama", cause="", phase="before")
     found = own._measure(action, own.record)
     assert found.stage == stage
-    assert found.at > 0
+    assert found.at == 1.7e9
     assert units == ["tokens/s", "tokens/s"]
     assert ("api has 10 s to end" in found.reason) is (stage == "returning")
 
@@ -511,6 +519,66 @@ def test_a_host_that_runs_out_of_memory_is_measured_no_further(
     assert measuring.count("checked") == times
     assert ('"allow": ["memory"]' in str(caught.value)) is not bool(allow)
     assert isinstance(caught.value, conditions.Shortage) is not bool(allow)
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the records of this run lie, with its benchmarks beside them."""
+    monkeypatch.setattr(store.reporting, "find_run", lambda _: object())
+    monkeypatch.setattr(store.write, "find_directory", lambda _: tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def both(measuring: list[Any], monkeypatch: pytest.MonkeyPatch) -> measuring_both.Measured:
+    """What a measurement of both comes to: the new one is five times as fast."""
+    old, new = (
+        benchmark_results.make_result(speed=speed).measurement.levels[:1] for speed in (0.2, 1.0)
+    )
+    found = measuring_both.Measured(compared(5.0), (compared(5.0),), old, new)
+    monkeypatch.setattr(measuring_both, "measure_both", lambda *_: found)
+    return found
+
+
+@pytest.mark.usefixtures("both")
+def test_what_was_measured_is_collected_and_drawn_at_the_end_of_the_run(
+    reports: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = World(record("imported"))
+    assert MoveReconciler._measure_both(own, move(), MEASURE).at > 0
+    (path,) = own.paths
+    assert path.parent == reports / "benchmarks"
+    assert re.fullmatch(r"h\.[0-9a-f]{8}-move\.ollama-\d{8}T\d{6}Z\.json", path.name)
+    result = pictures.read(path)
+    assert result.baseline is not None
+    assert result.baseline.fingerprint.engine == "llama.cpp"
+    assert result.measurement.fingerprint.engine == "ollama"
+    ending = Benchmarks()
+    ending.add(path)
+    ending.show(reports)
+    page = reports / "benchmarks" / "benchmark.html"
+    assert str(page) in capsys.readouterr().err
+    text = page.read_text()
+    assert "<svg" in text
+    assert "llama.cpp" in text
+
+
+@pytest.mark.usefixtures("both", "reports")
+def test_a_move_that_goes_on_shows_what_a_run_before_measured() -> None:
+    before = World(record("imported"))
+    measured = MoveReconciler._measure_both(before, move(), MEASURE)
+    own = World(record("confirmed", at=measured.at))
+    assert own.go()
+    assert own.record.stage == "retired"
+    assert own.paths == before.paths != []
+    # What another machine measured is not here.
+    own = World(record("confirmed", at=measured.at - 60))
+    assert own.go()
+    assert own.paths == []
+    # Settings that change later are no move.
+    own = World(record("retired", at=measured.at), settings={"mem_limit": "8g"})
+    assert own.go()
+    assert own.paths == []
 
 
 def test_a_measurement_of_another_run_fails_no_move() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from pyinfra.context import ctx_host
 
+from stackmend import reporting, worker
 from stackmend.reporting import Ending, collect, write
 from stackmend.worker import pictures
 from stackmend.worker.benchmark import reader
@@ -101,6 +104,27 @@ def test_a_run_without_a_benchmark_shows_nothing(
 ) -> None:
     Benchmarks().show(tmp_path)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("operation", "options"),
+    [
+        (worker.benchmarked, {"project": "ai"}),
+        (worker.engine, {"project": "ai", "source": "tests/unit", "directory": "/opt/ai"}),
+    ],
+)
+def test_what_measures_hands_its_results_to_the_end_of_the_run(
+    operation: Any, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Any] = []
+    monkeypatch.setattr(worker, "operate", lambda *each, **_: built.append(each[2]) or ())
+    ending = Benchmarks()
+    monkeypatch.setattr(reporting, "get_ending", lambda _, kind: {Benchmarks: ending}[kind])
+    host: Any = SimpleNamespace(name="h", state=None)
+    with ctx_host.use(host):
+        assert list(operation._inner(**options)) == []
+    built[0](None).on_result(Path("a.json"))
+    assert [*ending._paths] == [Path("a.json")]
 
 
 def test_an_ending_that_fails_keeps_no_other_from_being_shown(

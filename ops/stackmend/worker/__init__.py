@@ -303,6 +303,9 @@ def engine(
     refused then. One that is under way is taken back where these changed, and the operation fails;
     the next run begins again.
 
+    Each time both were measured it is collected as :func:`benchmarked` collects its results, and
+    the run ends with a table of both and, with the extra ``benchmark``, a page beside the results.
+
     One of the two answers at every moment. Clients end what they have under way within their own
     ``stop_grace_period``. A run that is cut short is continued, or taken back, by the next one.
 
@@ -326,6 +329,7 @@ def engine(
     from stackmend.compose.spec import ComposeSpec
     from stackmend.worker.move import make_reconciler
     from stackmend.worker.move.spec import MovePolicy
+    from stackmend.worker.showing import Benchmarks
 
     policy: dict[str, Any] = {
         "engine": engine,
@@ -364,7 +368,11 @@ def engine(
         current,
         "worker.engine",
         lambda report: make_reconciler(
-            current, validate(MovePolicy, policy), validate(ComposeSpec, options), report
+            current,
+            validate(MovePolicy, policy),
+            validate(ComposeSpec, options),
+            report,
+            reporting.get_ending(current, Benchmarks).add,
         ),
         converged="no legacy worker is left to move",
     )

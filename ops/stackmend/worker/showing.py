@@ -29,11 +29,11 @@ class Benchmarks(Ending):
 
     @override
     def show(self, directory: Path) -> None:
+        if not self._paths:
+            return
         # What draws takes long to import, and most runs show nothing.
         from stackmend.worker import pictures
 
-        if not self._paths:
-            return
         results, problems = pictures.read_readable(sorted(self._paths))
         for problem in problems:
             print(

@@ -1,5 +1,7 @@
 """The move of a legacy worker to Ollama: recognised, measured, and kept only where it is faster."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +16,11 @@ __all__ = ["make_reconciler", "prefetch"]
 
 
 def make_reconciler(
-    host: "Host", policy: "MovePolicy", project: "ComposeSpec", report: "Collector"
+    host: "Host",
+    policy: "MovePolicy",
+    project: "ComposeSpec",
+    report: "Collector",
+    on_result: Callable[[Path], None],
 ) -> "Reconciler[Any, Any]":
     """What brings a legacy worker to what is desired, for ``worker.engine``.
 
@@ -22,10 +28,11 @@ def make_reconciler(
     :param policy: what is desired of it.
     :param project: the project, as ``compose.stack`` has it.
     :param report: what is reported to.
+    :param on_result: called with where a measurement of both lies on this machine.
     """
     from stackmend.worker.move.reconciler import MoveReconciler
 
-    return MoveReconciler(host, policy, project, report)
+    return MoveReconciler(host, policy, project, report, on_result)
 
 
 def prefetch(host: "Host", project: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from stackmend.errors import StepError
@@ -39,6 +40,7 @@ class Measured(NamedTuple):
     :param old: the levels of the legacy worker; none where it ended no request in time.
     :param new: those of the new one.
     :param cut: seconds after which each request to the legacy worker was cut off; 0 where not all.
+    :param at: when it began, in seconds since 1970; it names what is collected.
     """
 
     comparison: Comparison
@@ -46,6 +48,7 @@ class Measured(NamedTuple):
     old: tuple[Level, ...]
     new: tuple[Level, ...]
     cut: float = 0.0
+    at: float = 0.0
 
     @property
     def slowest(self) -> float:
@@ -61,7 +64,12 @@ class Measured(NamedTuple):
 
 
 def measure_move(
-    host: Host, spec: MovePolicy, move: Move, phase: str, find: Callable[[str], Runner]
+    host: Host,
+    spec: MovePolicy,
+    move: Move,
+    phase: str,
+    find: Callable[[str], Runner],
+    on_result: Callable[[Path], None],
 ) -> Measured:
     """Measure both of a move, once more where that cannot be compared, and collect what it is.
 
@@ -69,6 +77,7 @@ def measure_move(
     :param spec: how both are measured, and what may be done although it disturbs.
     :param phase: whether clients call the legacy worker meanwhile (``before``) or the new one.
     :param find: the container of a service, which runs.
+    :param on_result: called with where the result lies on this machine.
     :raises StepError: one of them cannot be measured.
     """
     endpoint = Endpoint("openai", find(move.legacy).addresses[0], move.port, "")
@@ -104,16 +113,34 @@ def measure_move(
                 # What disturbs one measurement is no reason to recreate clients.
                 announce.show_line(host, f"  measured again: {error}")
             else:
-                _collect(host, spec, move, phase, measured, started)
+                measured = measured._replace(at=started)
+                if (path := _collect(host, spec, move, phase, measured)) is not None:
+                    on_result(path)
                 return measured
         raise AssertionError("the last attempt returns or raises")
 
 
+def find_collected(host: Host, move: Move, at: float) -> Path | None:
+    """Where a measurement of a move was collected; ``None`` where this machine has it not.
+
+    :param host: the host.
+    :param move: what is moved.
+    :param at: when it began.
+    """
+    path = store.find_path(host, _name_result(move), at)
+    return path if path is not None and path.is_file() else None
+
+
+def _name_result(move: Move) -> str:
+    return f"move.{move.target}"
+
+
 def _collect(
-    host: Host, spec: MovePolicy, move: Move, phase: str, measured: Measured, at: float
-) -> None:
+    host: Host, spec: MovePolicy, move: Move, phase: str, measured: Measured
+) -> Path | None:
     """Write both to the controller, as ``worker.benchmarked`` does; no move fails of that."""
     called = move.legacy if phase == "before" else move.target
+    at = measured.at
     cause = f"{move.legacy} is moved to {move.target}; clients called {called}"
     model = move.models[0].name
     old = make_measurement(
@@ -124,12 +151,13 @@ def _collect(
     )
     try:
         result = make_result(measured, old, new, spec.profile)
-        path = store.collect(host, f"move.{move.target}", result)
+        path = store.collect(host, _name_result(move), result)
     except StepError as error:
         announce.show_line(host, f"  {error}")
-        return
+        return None
     if path is not None:
         announce.show_line(host, f"  measured: {path}")
+    return path
 
 
 def measure_both(

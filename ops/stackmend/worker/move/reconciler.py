@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,8 @@ from stackmend.worker.move.state import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pyinfra.api.host import Host
 
     from stackmend.compose.spec import ComposeSpec
@@ -104,6 +107,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     """The legacy worker of one project on one host.
 
     :param project: the project, as ``compose.stack`` has it.
+    :param on_result: called with where a measurement of both lies on this machine.
     """
 
     subject = "legacy worker"
@@ -113,6 +117,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     spec: MovePolicy
     project: ComposeSpec
     report: Collector
+    on_result: Callable[[Path], None]
     _designed: Designed = field(default_factory=Designed, init=False)
     _key: str = field(default="", init=False)
     _waiting: bool = field(default=False, init=False)
@@ -197,6 +202,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     def execute(self, plan: Plan, state: HostMove, lease: Lease) -> bool:
         """Carry out the steps that are left; go back where one fails, or the new one is slower."""
         record = state.record
+        is_over = record is not None and record.stage == "retired"
         if record is None or record.stage == "returned":
             assert self._designed.move is not None, "only what was designed has steps"
             record = begin(self._designed.move, self._key, self.project.project, record)
@@ -225,6 +231,8 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                 with self.step(back):
                     record = self._put_back(record)
                 break
+        if record.at and not is_over:
+            self._show_measured(record)
         if not record.key:
             self.report_error(StepError(f"{record.move.legacy} stays for now: {record.reason}"))
             return False
@@ -233,6 +241,13 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             ended = state.model_copy(update={"record": record, "layer": self._read().layer})
             self.report_plan(decide(self.spec, ended, record.key))
         return not record.failed
+
+    def _show_measured(self, record: MoveRecord) -> None:
+        """Have the last measurement shown, also where it is of a run that was cut short."""
+        from stackmend.worker.move.measuring import find_collected
+
+        if (path := find_collected(self.host, record.move, record.at)) is not None:
+            self.on_result(path)
 
     def _execute(self, action: Action, record: MoveRecord) -> MoveRecord:
         """One step; the record after it is on the host."""
@@ -339,7 +354,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         found = measured.comparison
         for name, value in ((move.legacy, found.before), (move.target, found.after)):
             self.report.add_measure(f"{name} {action.phase}", value, format_unit(found.figure))
-        record = record.model_copy(update={"at": time.time()})
+        record = record.model_copy(update={"at": measured.at})
         record = add_comparison(record, action.phase, found, self.spec.margin)
         grace = "" if "tasks" in self.spec.allow else explain_grace(move, measured.slowest)
         if action.phase == "before" and record.stage == "measured" and grace:
@@ -351,7 +366,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         # What measures is loaded where something is measured.
         from stackmend.worker.move.measuring import measure_move
 
-        return measure_move(self.host, self.spec, move, action.phase, self._find)
+        return measure_move(self.host, self.spec, move, action.phase, self._find, self.on_result)
 
     def _switch_clients(self, move: Move) -> None:
         """Have the clients call the new one, and ask it from each client's own network."""
