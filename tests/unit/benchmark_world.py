@@ -136,14 +136,17 @@ def entry(
 def hold(
     before: Sequence[Level], noise: Noise, slower: float = 1.0, loads: Sequence[int] = (1, 2, 4, 8)
 ) -> tuple[Comparison, ...]:
-    """Measure, compare, and measure again what is unsure: as the reconciler does."""
+    """Measure, compare, and measure again what is unsure: as the reconciler does at first.
+
+    How whole runs differ is not known yet; :class:`Series` goes on from there.
+    """
     base = summarize(before)
     levels = measure(noise, slower, loads)
-    found = statistics.compare(base, summarize(levels), 0.1)
+    found = statistics.compare(base, summarize(levels), 0.1, {})
     if unsure := statistics.find_unsure(found):
         more = measure(noise, slower, [load.concurrency for load in unsure])
         levels = statistics.add_repeats(levels, more)
-        found = statistics.compare(base, summarize(levels), 0.1)
+        found = statistics.compare(base, summarize(levels), 0.1, {})
     return found
 
 

@@ -444,9 +444,54 @@ def test_noise_never_trips(kind: str) -> None:
     assert tripped == []
 
 
-def test_wild_noise_is_marked() -> None:
-    found = [summarize(measure(Noise(seed=seed, **NOISES["wild"]))) for seed in range(20)]
+@pytest.mark.usefixtures("_without_intervals")
+@pytest.mark.parametrize("kind", ["wild", "delays"])
+def test_noise_is_marked(kind: str) -> None:
+    found = [summarize(measure(Noise(seed=seed, **NOISES[kind]))) for seed in range(20)]
     assert [seed for seed, levels in enumerate(found) if not any(x.noisy for x in levels)] == []
+
+
+@pytest.mark.usefixtures("_without_intervals")
+def test_repeats_that_share_the_cpu_are_never_worse() -> None:
+    """They need no mark: few change no middle, and of many the host says who took the CPU."""
+    before = summarize(measure(Noise(), conditions=Conditions(others=0.0)))
+    taken = Conditions(others=0.3)
+    found = [
+        row
+        for seed in range(20)
+        for row in statistics.compare(
+            before,
+            summarize(measure(Noise(seed=seed, **NOISES["hogged"]), conditions=taken)),
+            0.1,
+            {},
+        )
+    ]
+    assert {row.outcome for row in found if row.ratio < 0.7 and row.figure == "output_tps"} == {
+        "noisy"
+    }
+    assert "worse" not in {row.outcome for row in found}
+
+
+@pytest.mark.usefixtures("_without_intervals")
+@pytest.mark.parametrize("kind", NOISES)
+def test_the_gate_trips_of_no_noise(kind: str) -> None:
+    """By the record that a host keeps: two results, and one of the same server."""
+    assert [seed for seed in range(20) if make_third(kind, seed).run()] == []
+
+
+@pytest.mark.usefixtures("_without_intervals")
+@pytest.mark.parametrize("kind", ["steady", "unsteady"])
+def test_the_gate_trips_of_a_slowdown_of_thirty_percent(kind: str) -> None:
+    found = [make_third(kind, seed).run(1 / 0.7) for seed in range(20)]
+    assert [seed for seed, causes in enumerate(found) if not causes] == []
+    assert all(any("output" in cause for cause in causes) for causes in found)
+
+
+def make_third(kind: str, seed: int) -> Series:
+    """A server of which two results are there."""
+    series = Series(Noise(seed=seed, **NOISES[kind]))
+    assert series.run() == series.run() == ()
+    return series
 
 
 @pytest.mark.parametrize("kind", ["steady", "unsteady"])

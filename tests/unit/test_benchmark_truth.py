@@ -174,7 +174,7 @@ def test_a_slowdown_of_thirty_percent_trips_each_time_and_nothing_else(
         return [summarize_level(level, Limits(), known.rtt) for level in levels]
 
     before = run(0.004)
-    found = [compare_runs(before, run(0.004 * slower), 0.1) for _ in range(20)]
+    found = [compare_runs(before, run(0.004 * slower), 0.1, {}) for _ in range(20)]
     assert sum(any(row.outcome == "worse" for row in rows) for rows in found) == trips
 
 
