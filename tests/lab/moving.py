@@ -29,10 +29,8 @@ LAYER = "/var/lib/stackmend/mv/layer.yaml"
 #: Speaks OpenAI's API, one task after another, and notes when each begins and ends: one that was
 #: cut off has no end. What it has under way it ends before it ends itself.
 CLIENT = """\
-import json, os, signal, time, urllib.request
+import signal
 
-text = "please summarise the following letter in a few words " * 2
-url, model = os.environ["OPENAI_BASE_URL"], os.environ["OPENAI_MODEL"]
 ending = False
 
 
@@ -41,13 +39,21 @@ def end(*_):
     ending = True
 
 
+# What follows takes a busy machine a second, in which it may be stopped already.
+signal.signal(signal.SIGTERM, end)
+
+import json, os, time, urllib.request
+
+text = "please summarise the following letter in a few words " * 2
+url, model = os.environ["OPENAI_BASE_URL"], os.environ["OPENAI_MODEL"]
+
+
 def note(*words):
     log.write(" ".join(map(str, words)) + "\\n")
     log.flush()
     os.fsync(log.fileno())
 
 
-signal.signal(signal.SIGTERM, end)
 log = open("/data/log", "a+")
 log.seek(0)
 number = 1 + sum(line.split()[0] == "begin" for line in log)
@@ -153,6 +159,8 @@ class Moving(Shop):
                 },
                 "client": {
                     "image": "lab/python:3.11",
+                    # The first process of a container ignores what it has no handler for yet.
+                    "init": True,
                     "command": ["python3", "-u", "/client.py"],
                     "environment": {
                         "OPENAI_BASE_URL": "http://legacy:8000/v1",
@@ -220,8 +228,9 @@ class Moving(Shop):
         begun, ended = rows[::2], rows[1::2]
         lost = [row for row in (*begun, *ended) if row[0] not in ("begin", "end")]
         assert not lost, lost
-        assert {row[0] for row in begun} == {"begin"}
-        assert {row[0] for row in ended} == {"end"}
+        # One that is cut off has no end, and the next begins at once.
+        at = next((at for at, row in enumerate(rows) if row[0] != ("begin", "end")[at % 2]), None)
+        assert at is None, rows[max(0, at - 4) : at + 4]
         pairs = list(zip(begun, ended, strict=False))
         assert [one[1:3] for one, _ in pairs] == [other[1:3] for _, other in pairs]
         first = int(begun[0][1])

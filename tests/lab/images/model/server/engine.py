@@ -226,7 +226,13 @@ class Engine:
             server = await asyncio.to_thread(_start, str(model.weights), num_ctx, self._parallel)
         except Exception as error:  # whatever the C++ side throws
             raise LoadError(f"unable to load model: {model.weights}") from error
-        client = httpx.AsyncClient(base_url=server.listening_address, timeout=None, trust_env=False)
+        client = httpx.AsyncClient(
+            base_url=server.listening_address,
+            timeout=None,
+            trust_env=False,
+            # One that the engine closes at the moment of the next request would fail that.
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
         # The inference is the CPU's all the same; of an accelerator there is only the device file.
         share = float(os.environ.get("LAB_GPU_SHARE") or 1) if gpus else 0.0
         runner = Runner(model, num_ctx, round(model.size * share), server, client)
