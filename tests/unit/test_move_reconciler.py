@@ -330,6 +330,26 @@ def test_one_that_somebody_calls_is_not_stopped() -> None:
     assert "172.18.0.5 calls it still, and both stay up" in own.errors[0]
 
 
+def test_who_comes_while_the_project_is_brought_there_is_not_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = World(record("confirmed"))
+    apply = compose.apply_layer
+
+    def call(*arguments: Any) -> bool:
+        own.printed["callers"] = "050012AC:9C40\n"
+        return apply(*arguments)
+
+    monkeypatch.setattr(compose, "apply_layer", call)
+    assert not own.go()
+    assert (own.done, own.record.stage) == (["apply retired"], "confirmed")
+    assert "172.18.0.5 calls it still, and both stay up" in own.errors[0]
+    monkeypatch.setattr(compose, "apply_layer", apply)
+    own.printed["callers"] = ""
+    assert own.go()
+    assert own.record.stage == "retired"
+
+
 def test_callers_that_may_be_lost_are_not_asked_for() -> None:
     own = World(record("confirmed"), allow=("published",))
     own.printed["callers"] = "050012AC:9C40\n"

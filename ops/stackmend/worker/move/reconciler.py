@@ -392,6 +392,8 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         project = self.project.project
         self._check_callers(move)
         self._apply(move, "retired")
+        # That took its time, in which somebody may have come.
+        self._check_callers(move, readings=1)
         try:
             command = commands.retire(project, move.legacy, remove=False)
             self.run(command, f"{move.legacy} does not stop")
@@ -408,15 +410,18 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         command = commands.retire(self.project.project, move.legacy, remove=True)
         self.run(command, f"the container of {move.legacy} cannot be removed")
 
-    def _check_callers(self, move: Move) -> None:
+    def _check_callers(self, move: Move, readings: int = READINGS) -> None:
         """Nobody is connected to the legacy worker any more.
 
+        :param readings: how often that is read, a second apart.
         :raises Called: somebody is.
         """
         if {"published", "network"} & {*self.spec.allow}:
             return
         command = commands.read_callers(self.project.project, move.legacy, move.port)
-        for _ in range(READINGS):
+        for at in range(readings):
+            if at:
+                time.sleep(PAUSE)
             result = self.run(command, f"who calls {move.legacy} cannot be read")
             if callers := parse_callers(result.text):
                 names = {
@@ -427,7 +432,6 @@ class MoveReconciler(Reconciler[HostMove, Action]):
                     f"{move.legacy} is not stopped: {who} calls it still, and both stay up; have "
                     f"it call {move.target} on port {DEFAULT_PORT}, then run again"
                 )
-            time.sleep(PAUSE)
 
     def _check_missing(self, move: Move) -> None:
         """Read whether clients ask the new one for models that it has not.
