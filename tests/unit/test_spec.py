@@ -167,6 +167,7 @@ def test_a_worker_is_moved_to_no_other_server(tmp_path: Path, body: str, other: 
         "{image: 'ollama/ollama:0.24.0'}",
         "{image: 'registry.example.com/redis/models:1'}",
         "{image: '${IMAGE}/redis'}",
+        "{image: 'ghcr.io/llama-cpp-team/models:1'}",
         "{image: 'lab/llama.cpp:1', command: ollama serve}",
         "{image: 'lab/box:1', command: ['$SERVER', '-m', '$MODEL']}",
     ],
@@ -174,6 +175,15 @@ def test_a_worker_is_moved_to_no_other_server(tmp_path: Path, body: str, other: 
 def test_a_worker_is_moved_to_what_may_be_an_ollama(tmp_path: Path, body: str) -> None:
     (tmp_path / "compose.yaml").write_text(f"services: {{web: {body}}}\n")
     check({"stack": given_stack(tmp_path, worker={"engine": {"target": "web"}})})
+
+
+@pytest.mark.parametrize("body", ["~", "[]", "ollama"])
+def test_a_worker_is_moved_to_no_service_without_a_body(tmp_path: Path, body: str) -> None:
+    text = f"services: {{web: {body}, side: {{image: 'lab/box:1'}}}}\n"
+    (tmp_path / "compose.yaml").write_text(text)
+    assert problems(given_stack(tmp_path, worker={"engine": {"target": "web"}})) == [
+        "stack.source: compose.yaml: services.web: must be a mapping"
+    ]
 
 
 def test_an_ollama_is_no_legacy_worker(tmp_path: Path) -> None:

@@ -57,13 +57,13 @@ def find_other(image: str, command: str) -> str:
     """
     if is_ollama(image, command):
         return ""
-    path = strip_tag(image).lower()
-    for patterns, text in ((COMMANDS, command), (IMAGES, path)):
+    # Who made an image says nothing of what is in it.
+    last = strip_tag(image).lower().rpartition("/")[2]
+    for patterns, text in ((COMMANDS, command), (IMAGES, last)):
         for pattern, name in patterns:
             if pattern.search(text):
                 return name
-    name = path.rpartition("/")[2]
-    return name if _OTHERS.fullmatch(name) else ""
+    return last if _OTHERS.fullmatch(last) else ""
 
 
 def strip_tag(image: str) -> str:
