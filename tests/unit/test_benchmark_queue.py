@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyinfra.api.host import Host
 
-from stackmend.decision import Finding
+from stackmend.decision import Finding, Refusal
 from stackmend.errors import StepError
+from stackmend.reconcile import Observation
 from stackmend.worker.benchmark import (
     guards,
     identity,
@@ -30,7 +31,7 @@ from stackmend.worker.benchmark import (
 )
 from stackmend.worker.benchmark.baseline import make_references
 from stackmend.worker.benchmark.endpoint import Endpoint
-from stackmend.worker.benchmark.plan import list_problems
+from stackmend.worker.benchmark.plan import Measure, Plan, list_problems
 from stackmend.worker.benchmark.queue import LATEST, SOONEST, Pace, parse_progress
 from stackmend.worker.benchmark.reconciler import BenchmarkReconciler
 from stackmend.worker.benchmark.spec import BenchmarkSpec, Limits, Profile
@@ -585,6 +586,46 @@ def test_tasks_of_a_killed_measurement_are_waited_for(
     left, took = wait(here, server, tmp_path, 3)
     assert left == 0
     assert 2 <= took < 6
+
+
+def test_who_only_observes_waits_for_no_tasks(
+    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a dry run and the doctor do; a measurement that has its turn waits."""
+    spec = BenchmarkSpec(project="ai", target="queue")
+    room = BenchmarkReconciler(here, spec, None, lambda _: None)  # type: ignore[arg-type]
+    room._files = Files(*(str(tmp_path / f"x.{name}") for name in ("json", "latest", "asking")))
+    leave(here, tmp_path, asking=True)
+    busy = Known(address="127.0.0.1", port=1, queue=Line(waiting=2, running=0))
+    idle = busy.model_copy(update={"queue": Line(waiting=0, running=0)})
+    waited: list[Known] = []
+
+    def wait(_host: object, _spec: object, _files: object, answers: Known) -> Known:
+        waited.append(answers)
+        return idle
+
+    monkeypatch.setattr(leftovers, "wait_for_own", wait)
+    monkeypatch.setattr(identity, "complete", lambda *_: busy)
+    state = BenchmarkState(machine=Machine(now=1), answers=busy)
+    refusal, other = (
+        Refusal(subject="x", reason=reason, remedy=guards.allow(word))
+        for reason, word in (("2 waiting", "busy"), ("full", "memory"))
+    )
+    plan = Plan(refusals=(refusal, other))
+    assert room._complete_answers(state).answers.queue == busy.queue
+    assert waited == []
+    seen = room.preview(Observation(plan, state))
+    assert seen.refusals == (other,)
+    assert [(row.kind, row.blocks) for row in seen.findings] == [("waits", False)]
+    action = Measure.model_construct(subject="x", cause="it is too old", model="")
+    with room.take_turn(Plan.model_construct(actions=(action,))):
+        # Of the same reading, which was answered without a wait.
+        assert room._complete_answers(state).answers.queue == idle.queue
+    assert waited == [busy]
+    # Tasks of others are refused at once.
+    leave(here, tmp_path, asking=False)
+    assert room._complete_answers(state).answers.queue == busy.queue
+    assert room.preview(Observation(plan, state)) == plan
 
 
 def test_tasks_of_others_are_not_waited_for(here: Host, server: Queue, tmp_path: Path) -> None:

@@ -50,6 +50,20 @@ def mark(host: Host, files: Files, *, asking: bool) -> None:
         )
 
 
+def has_own(host: Host, spec: BenchmarkSpec, files: Files, answers: Answers) -> bool:
+    """Whether the tasks in a queue may be those that an earlier measurement left.
+
+    :param host: the host that reaches it.
+    :param spec: which queue it is.
+    :param files: of its measurements.
+    :param answers: what it says now.
+    """
+    if spec.target != "queue" or "busy" in spec.allow or not _has_few(spec, answers.queue):
+        return False
+    marked = connection.run(host, commands.find_mark(files.asking, LEFT_MINUTES), readonly=True)
+    return marked.ok and bool(marked.stdout.strip())
+
+
 def wait_for_own(host: Host, spec: BenchmarkSpec, files: Files, answers: Answers) -> Answers:
     """What a queue says once the tasks of an earlier measurement are over.
 
@@ -60,10 +74,7 @@ def wait_for_own(host: Host, spec: BenchmarkSpec, files: Files, answers: Answers
     :param files: of its measurements.
     :param answers: what it says now.
     """
-    if spec.target != "queue" or "busy" in spec.allow or not _has_few(spec, answers.queue):
-        return answers
-    marked = connection.run(host, commands.find_mark(files.asking, LEFT_MINUTES), readonly=True)
-    if not marked.ok or not marked.stdout.strip():
+    if not has_own(host, spec, files, answers):
         return answers
     limit = min(WAIT, max(spec.profile.timeout, PAUSE))
     announce.show_line(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackmend import connection
+from stackmend.decision import Finding
 from stackmend.errors import StepError
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
@@ -88,6 +89,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
     on_result: Callable[[Path], None]
     _measured: Entry | None = None
     _has_turn: bool = False
+    _waits: bool = False
 
     def __post_init__(self) -> None:
         self._files = store.get_files(self.spec)
@@ -109,6 +111,7 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         if isinstance(state, connection.Unknown):
             return observe_unreadable(state, "the hardware of the host")
         plan = make_plan(self.spec, state)
+        self._waits = False
         if any(isinstance(action, Measure) for action in plan.actions):
             # Whom a measurement would disturb is asked only where there is to be one.
             state = self._watch(self._complete_answers(state))
@@ -120,6 +123,26 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
         if latest is not None and not plan.refusals and not plan.actions:
             self._show(store.find_path(self.host, self.spec.slug, latest.at))
         return Observation(plan, state)
+
+    def preview(self, observation: Observation[BenchmarkState, Action]) -> Plan:
+        """What a measurement waits for before it begins is no refusal yet."""
+        plan = observation.plan
+        if not self._waits:
+            return plan
+        waiting = tuple(row for row in plan.refusals if row.remedy == guards.allow("busy"))
+        findings = tuple(
+            Finding(
+                subject=row.subject,
+                kind="waits",
+                cause=f"{row.reason.partition(';')[0]}; a measurement that was cut short left "
+                "that, and the next one waits until it is over",
+                blocks=False,
+            )
+            for row in waiting
+        )
+        refusals = tuple(row for row in plan.refusals if row not in waiting)
+        update = {"findings": (*plan.findings, *findings), "refusals": refusals}
+        return plan.model_copy(update=update)
 
     @contextmanager
     def take_turn(self, plan: Plan) -> Iterator[None]:
@@ -200,11 +223,15 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
             turn = turns.take_turn(self.host, endpoint, shared=True) if waits else nullcontext()
             with turn:
                 found = identity.complete(self.host, self.spec, machine, answers)
+                if not self._has_turn:
+                    return found
+                # Only who is about to measure waits: a dry run, or one that observes, never does.
                 return leftovers.wait_for_own(self.host, self.spec, self._files, found)
 
-        completed: Answers = connection.derive(
-            self.host, ("benchmark, completed", self.spec), [machine], complete
-        )
+        key = ("benchmark, completed", self.spec, self._has_turn)
+        completed: Answers = connection.derive(self.host, key, [machine], complete)
+        if not self._has_turn:
+            self._waits = leftovers.has_own(self.host, self.spec, self._files, completed)
         return state.model_copy(update={"answers": completed})
 
     def _watch(self, state: BenchmarkState) -> BenchmarkState:
