@@ -60,7 +60,7 @@ class _Lines:
 
     def update(self, done: int, total: int, doing: str) -> None:
         now = time.monotonic()
-        if now - self._last < EVERY or not done:
+        if now - self._last < EVERY or not 0 < done < total:
             return
         self._last = now
         left = (now - self._started) / done * (total - done)
