@@ -146,6 +146,15 @@ def test_a_run_that_is_killed_leaves_the_result_of_before(stack: PacedStack) -> 
 
 
 def test_another_model_in_memory_is_left_alone(stack: PacedStack) -> None:
+    stack.set_pace(beside="another:1b")
+    refused = stack.run(model="paced:1b", max_age=0)
+    assert refused.run.rc != 0
+    assert "another model is loaded: another:1b; the server may unload it" in str(refused.reasons)
+    assert stack.count_inference() == 0
+    stack.set_pace(beside="")
+
+
+def test_a_model_that_is_not_there_is_a_refusal(stack: PacedStack) -> None:
     stack.clear_log()
     refused = stack.run(model="another:1b")
     assert refused.run.rc != 0

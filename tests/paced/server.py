@@ -76,6 +76,7 @@ class Pace:
     + context: tokens that a prompt may have; longer ones are cut
     + expires: when the loaded model is to be unloaded
     + model: its name
+    + beside: the name of another model that it has in memory as well
     + timings: whether OpenAI's API says llama.cpp's ``timings``
     + completions: whether it has ``/v1/completions``
     + key: that requests to OpenAI's API need
@@ -96,6 +97,7 @@ class Pace:
     context: int = 4096
     expires: str = "2100-01-01T00:00:00Z"
     model: str = "paced"
+    beside: str = ""
     timings: bool = True
     completions: bool = True
     key: str = ""
@@ -242,12 +244,14 @@ class Server:
             "context_length": self.pace.context,
             "expires_at": self.pace.expires,
         }
+        other = self.pace.beside
+        others = [loaded | {"name": other, "model": other, "digest": "b" * 64}] if other else []
         answers = {
             "/": "Ollama is running",
             "/health": {"status": "ok"},
             "/api/version": {"version": "0.33.0"},
-            "/api/tags": {"models": [model]},
-            "/api/ps": {"models": [loaded] if self.loaded else []},
+            "/api/tags": {"models": [model, *others]},
+            "/api/ps": {"models": [*([loaded] if self.loaded else []), *others]},
             "/v1/models": {
                 "object": "list",
                 "data": [{"id": name, "object": "model"} | self.owner()],
