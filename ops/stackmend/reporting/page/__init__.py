@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from stackmend.reporting.diagnoses import format_when, group_by_reason
 from stackmend.reporting.files import write_text
 from stackmend.reporting.state import HostRecord, RunRecord
 from stackmend.text import LINE_LIMIT, format_limit, make_printable
@@ -133,11 +134,13 @@ def _make_environment() -> Environment:
         finalize=_make_visible,
     )
     environment.filters |= {
+        "age": format_when,
         "count": _count,
         "duration": _format_duration,
         "exact": repr,
         "mark": _get_mark,
         "outcomes": format_outcomes,
+        "reasons": group_by_reason,
         "seconds": _sum_seconds,
         "time": _format_time,
     }
