@@ -177,6 +177,37 @@ def test_a_secret_is_in_no_output(site: Path) -> None:
         assert "*MASKED*" in out
 
 
+BREAKS = "def broken(*arguments):\n    raise KeyError('out of order')\n"
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["", "json"])
+def test_metrics_and_notices_that_break_leave_the_run_as_it_ended(
+    site: Path, words: Sequence[str]
+) -> None:
+    write(site, "done")
+    report = {"metrics": "out.prom", "ping": "http://127.0.0.1:1/secret-check"}
+    (site / "fleet.py").write_text(
+        f"{BREAKS}from stackmend.reporting import notify, textfile\n"
+        "notify.send = textfile.write = broken\n"
+        f"hosts = [('@local', {{'stack': {{'engine': {{}}, 'report': {report}}}}})]\n"
+    )
+    rc, out, err = run(site, "site", "fleet.py", *words)
+    assert rc == 0, err
+    assert '"changed"' in out if words else "1 changed" in out
+    assert "the metrics could not be written: KeyError('out of order')" in err
+    assert "the notices could not be sent: KeyError('out of order')" in err
+    assert "names no host" not in err
+
+
+def test_a_run_without_a_record_is_not_said_to_have_had_no_host(site: Path) -> None:
+    breaks = f"{BREAKS}from stackmend.reporting import write\nwrite.build = broken"
+    write(site, "done", inventory=breaks)
+    rc, out, err = run(site, "site", "fleet.py")
+    assert (rc, out) == (1, ""), err
+    assert "Error: there is no record of the run" in err
+    assert "names no host" not in err
+
+
 WRONG: dict[str, tuple[Callable[[Path], object], Sequence[str], str]] = {
     "no-inventory": (lambda site: None, ["nowhere.py"], "no inventory: there is no 'nowhere.py'"),
     "no-python": (

@@ -27,9 +27,11 @@ class Output(Listener):
 
     :param verbose: whether all that the run does is shown as well, findings among it.
     :ivar record: the run, once it has ended.
+    :ivar lost: whether it has ended without a record.
     """
 
     record: RunRecord | None = None
+    lost = False
 
     def __init__(self, *, verbose: bool) -> None:
         self._verbose = verbose
@@ -42,6 +44,10 @@ class Output(Listener):
     def on_record(self, record: RunRecord, path: Path | None) -> None:
         self.record = record
         summary.show(record, path, sys.stdout, all_findings=not self._verbose)
+
+    @override
+    def on_no_record(self) -> None:
+        self.lost = True
 
 
 class JSONOutput(Output):
