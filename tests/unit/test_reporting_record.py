@@ -25,6 +25,7 @@ from pyinfra.api import HiddenValue
 from stackmend import reporting
 from stackmend.decision import Action
 from stackmend.redaction import MASK
+from stackmend.cli import output
 from stackmend.reporting import schema, summary, write
 from stackmend.reporting.__main__ import main
 from stackmend.reporting.clean import clean
@@ -303,6 +304,18 @@ def test_what_a_container_logged_does_not_act_on_the_terminal() -> None:
     bad = {"name": "x", "errors": [{"message": "m", "log": ["\x1b[2Jgone\r\x9b31m"]}]}
     summary.show(record(web={"outcome": "failed", "operations": [bad]}), None, out)
     assert "                | \\x1b[2Jgone\\r\\x9b31m\n" in out.getvalue()
+
+
+def test_the_name_of_a_host_does_not_act_on_the_terminal() -> None:
+    foreign = record(**{"x\x1b]0;owned\x07\u202e": {"outcome": "failed"}})
+    for out in (io.StringIO(), Terminal()):
+        summary.show(foreign, None, out)
+        assert out.getvalue().count(r"x\x1b]0;owned\x07\u202e (failed)") == 1
+        assert not {"\x07", "\u202e"} & {*out.getvalue()}
+    terminal = Terminal()
+    output.print_json(foreign, terminal)
+    assert terminal.getvalue().isascii()
+    assert json.loads(terminal.getvalue()) == foreign.model_dump(mode="json")
 
 
 def test_a_report_can_be_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

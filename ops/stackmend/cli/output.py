@@ -75,8 +75,8 @@ def print_json(record: RunRecord, out: TextIO) -> None:
     """Print a record as the JSON that ``schema-2.json`` describes.
 
     :param record: the run.
-    :param out: where to.
+    :param out: where to; a terminal gets ASCII alone, which steers none.
     """
-    json.dump(record.model_dump(mode="json"), out, indent=1, ensure_ascii=False)
+    json.dump(record.model_dump(mode="json"), out, indent=1, ensure_ascii=out.isatty())
     out.write("\n")
     out.flush()

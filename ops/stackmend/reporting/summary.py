@@ -55,7 +55,7 @@ def show(record: RunRecord, path: Path | None, out: TextIO, *, all_findings: boo
             _make_table(others, out)
         for line in lines:
             print(f"    {make_printable(line, LINE_LIMIT)}", file=out)
-    print(f"--> stackmend: {format_last_line(record, path)}", file=out)
+    print(f"--> stackmend: {make_printable(format_last_line(record, path), LINE_LIMIT)}", file=out)
 
 
 def format_record(record: RunRecord, *, all_findings: bool = False) -> Iterator[str]:
