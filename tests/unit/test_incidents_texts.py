@@ -179,6 +179,12 @@ def test_text_beyond_the_limit_costs_nothing() -> None:
         ("ab{2,}", "repeats without an end"),
         ("(ab){1,9}c", "repeats a group"),
         (".{1,90}a.{1,90}", "may match in 8100 ways"),
+        ("(?:a|aa)" * 13 + "c", "may match in 8192 ways"),
+        ("(?:a|(?:aa|a{1,3}))" * 6 + "c", "may match in 15625 ways"),
+        ("(a|aa)(?=a|aa)" * 7 + "c", "may match in 16384 ways"),
+        ("a?" * 13 + "c", "may match in 8192 ways"),
+        ("(?:ab)?+c", "repeats a group"),
+        ("a++b", "repeats without an end"),
         ("Port", "must be in small letters"),
     ],
 )
@@ -187,7 +193,7 @@ def test_a_pattern_that_could_take_long_is_refused(pattern: str, reason: str) ->
         TextPattern(pattern=pattern, examples=("x",))
 
 
-@pytest.mark.parametrize("pattern", [r"\+a\*", "[*+]a", r"a\D", "a{1,9}+b", "a (?:b|c)?d"])
+@pytest.mark.parametrize("pattern", ["\\+a\\*", "[*+]a", "a\\D", "a{1,9}+b", "a (?:b|c)?d", "a?+b", "a|b|c" * 20, "[|(]{1,3}a"])
 def test_what_only_seems_to_take_long_is_taken(pattern: str) -> None:
     TextPattern(pattern=pattern, examples=("x",))
 
