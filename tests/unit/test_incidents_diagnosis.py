@@ -31,6 +31,7 @@ from stackmend.incidents import (
     schema,
 )
 from stackmend.reporting.diagnoses import format_text
+from stackmend.text import VALUE_LIMIT
 
 GOLDEN = Path(__file__).with_name("golden") / "incidents_diagnosis"
 
@@ -283,15 +284,37 @@ class Wrong(Incident):
         return [("web", "a line")]  # type: ignore[list-item]
 
 
+class Leaving(Incident):
+    """One of a user's that wants to end the run."""
+
+    def find(self, observations: Observations) -> Iterable[tuple[str, Evidence]]:
+        raise SystemExit(3)
+
+
+class Long(Incident):
+    """One of a user's that says very much."""
+
+    def find(self, observations: Observations) -> Iterable[tuple[str, Evidence]]:
+        return [("web", Evidence(line="x" * 1_000_000, source="y" * 1_000_000))]
+
+
+def test_what_a_search_finds_is_cut() -> None:
+    fields = {"id": "long", "title": "x", "severity": "error", "remedy": "x", "proof": "x"}
+    diagnosis = diagnose(SCENARIOS["healthy"], [Long.model_validate(fields)])
+    ((evidence,),) = (finding.evidence for finding in diagnosis.findings)
+    assert max(len(evidence.line), len(evidence.source)) < 2 * VALUE_LIMIT
+
+
 def test_one_that_raises_hides_no_other_and_is_not_ok() -> None:
     fields = {"title": "x", "severity": "error", "remedy": "x", "proof": "x"}
     own = [
         Raising.model_validate({"id": "raising", **fields}),
         Wrong.model_validate({"id": "wrong", **fields}),
+        Leaving.model_validate({"id": "leaving", **fields}),
     ]
     diagnosis = diagnose(SCENARIOS["a room that fails hides no other"], list_incidents(own))
     checks = {check.name: check for check in diagnosis.checks}
-    assert checks["raising"].status == checks["wrong"].status == "unknown"
+    assert {checks[name].status for name in ("raising", "wrong", "leaving")} == {"unknown"}
     assert checks["raising"].reason == "its search raised RuntimeError: \\x1b[31mout of order"
     assert [each.incident for each in diagnosis.findings] == ["port-taken"]
 
