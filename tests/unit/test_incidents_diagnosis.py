@@ -362,3 +362,46 @@ def test_what_a_host_says_cannot_steer_the_terminal() -> None:
     text = format_text("host1", diagnose(observations))
     assert not [c for c in text if ord(c) < 32 and c != "\n"]
     assert "\u202e" not in text
+
+
+ENTRY = {"entrypoint": ["docker-entrypoint.sh"], "command": ["redis-server"]}
+
+
+def find_exposed(image: str, shape: dict[str, object]) -> list[str]:
+    redis = container("redis", image=image, published=("0.0.0.0:6379->6379/tcp",), shape=shape)
+    diagnosis = diagnose(Observations(rooms=(room("compose.stack", states=(stack(redis),)),)))
+    return [finding.incident for finding in diagnosis.findings]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        ENTRY,
+        {**ENTRY, "command": ["redis-server", "--appendonly", "yes"]},
+        {**ENTRY, "command": ["--save", "60 1"]},
+        {"entrypoint": ["/usr/local/bin/redis-server", "--appendonly", "yes"]},
+        {**ENTRY, "environment": {"REDIS_VERSION": "8.0", "PATH": "/bin"}},
+    ],
+)
+def test_a_redis_that_surely_has_no_password_is_exposed(shape: dict[str, object]) -> None:
+    assert find_exposed("docker.io/library/redis:8", shape) == ["redis-exposed"]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {**ENTRY, "command": ["redis-server", "--requirepass", "*"]},
+        {**ENTRY, "command": ["redis-server", "/usr/local/etc/redis/redis.conf"]},
+        {**ENTRY, "command": ["redis-server", "settings"]},
+        {**ENTRY, "command": ["--aclfile", "/users.acl"]},
+        {**ENTRY, "command": ["--include", "/more"]},
+        {**ENTRY, "command": ["sh", "-c", "exec redis-server $OPTIONS"]},
+        {"entrypoint": ["/start.sh"]},
+        {**ENTRY, "environment": {"REDIS_PASSWORD": "*"}},
+        {**ENTRY, "environment": {"REDIS_ARGS": "--requirepass *"}},
+        {**ENTRY, "volumes": {"/redis-stack.conf": {}}},
+    ],
+)
+def test_one_that_may_have_a_password_is_not(shape: dict[str, object]) -> None:
+    assert find_exposed("redis/redis-stack-server:7", shape) == []
