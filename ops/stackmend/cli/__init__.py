@@ -55,6 +55,7 @@ Exit codes:
   1   something was found, or a host could not be read
   2   wrong usage or settings
   3   a host cannot be reached
+  4   another run holds the lock of a host
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
 
 

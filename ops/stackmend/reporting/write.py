@@ -270,28 +270,31 @@ def _classify_outcome(
 
 
 def _classify_trouble(operations: Sequence[OperationRecord], *, failed: bool) -> Outcome | None:
-    refusals = [refusal for op in operations for refusal in op.refusals]
+    refused = _classify_refusals(operations)
     erred = any(op.errors and op.succeeded is not True for op in operations)
-    if erred or (failed and not refusals):
-        return "failed"
-    if refusals:
-        locked = all(isinstance(refusal, Locked) for refusal in refusals)
-        return "locked" if locked else "refused"
-    return None
+    return "failed" if erred or (failed and not refused) else refused
+
+
+def _classify_refusals(operations: Sequence[OperationRecord]) -> Outcome | None:
+    refusals = [refusal for op in operations for refusal in op.refusals]
+    if not refusals:
+        return None
+    return "locked" if all(isinstance(each, Locked) for each in refusals) else "refused"
 
 
 def _classify_observed(run: Run, host: Host, operations: Sequence[OperationRecord]) -> Outcome:
     """What a host is that was only observed; what could not be read is never well."""
     diagnosis = run.diagnoses.get(host.name)
-    if host in run.state.failed_hosts or any(op.errors for op in operations):
+    if host in run.state.failed_hosts:
         return "failed"
     if diagnosis is None:
         return "unknown"
-    if any(op.refusals for op in operations):
-        return "refused"
+    if refused := _classify_refusals(operations):
+        return refused
     if diagnosis.findings or any(op.planned for op in operations):
         return "drifted"
-    return "unknown" if diagnosis.list_unknown() else "converged"
+    erred = any(op.errors for op in operations)
+    return "unknown" if erred or diagnosis.list_unknown() else "converged"
 
 
 def _forecast(run: Run, host: Host, operations: Sequence[OperationRecord]) -> Outcome:
