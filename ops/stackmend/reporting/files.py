@@ -53,15 +53,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, wait: float = BUSY) -> Iterator[None]:
     """Keep other runs from a file while it is read, changed and written.
 
     :param path: the file; the lock lies hidden beside it, and is free once its process has ended.
+    :param wait: seconds for which another run may keep it.
 
-    Raises ``OSError`` where another run keeps it for fifteen seconds.
+    Raises ``BlockingIOError`` where another run keeps it for longer.
     """
     with path.with_name(f".{path.name}.lock").open("a") as file:
-        until = time.monotonic() + BUSY
+        until = time.monotonic() + wait
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

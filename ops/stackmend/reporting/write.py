@@ -94,8 +94,6 @@ def _notify(run: Run, record: RunRecord, path: Path | None) -> None:
 
         last_line = summary.format_last_line(record, path)
         failed = notify.send(find_directory(run), record, last_line, targets, ping)
-    except OSError as error:
-        failed = [f"what was sent cannot be remembered: {_name(error)}"]
     except Exception as error:  # they tell of a run; they fail none
         failed = [f"the notices could not be sent: {_name(error)}"]
     for reason in failed:
