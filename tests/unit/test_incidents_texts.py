@@ -193,7 +193,10 @@ def test_a_pattern_that_could_take_long_is_refused(pattern: str, reason: str) ->
         TextPattern(pattern=pattern, examples=("x",))
 
 
-@pytest.mark.parametrize("pattern", ["\\+a\\*", "[*+]a", "a\\D", "a{1,9}+b", "a (?:b|c)?d", "a?+b", "a|b|c" * 20, "[|(]{1,3}a"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["\\+a\\*", "[*+]a", "a\\D", "a{1,9}+b", "a (?:b|c)?d", "a?+b", "a|b|c" * 20, "[|(]{1,3}a"],
+)
 def test_what_only_seems_to_take_long_is_taken(pattern: str) -> None:
     TextPattern(pattern=pattern, examples=("x",))
 
@@ -240,7 +243,9 @@ def test_a_line_is_shown_without_what_looks_like_a_secret(before: str) -> None:
 def test_half_of_a_secret_is_not_shown_where_a_long_line_is_cut() -> None:
     redaction.register("the-first-half-and-the-second-half")
     for width in range(60, 130):
-        text = f"the-first-half-and-the-second-half{'.' * width} port is already allocated{'.' * 500}"
+        text = (
+            f"the-first-half-and-the-second-half{'.' * width} port is already allocated{'.' * 500}"
+        )
         (match,) = diagnose_text(text)
         assert "second-half" not in match.line
         assert "port is already allocated" in match.line

@@ -24,10 +24,10 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pyinfra.api import HiddenValue
 
 from stackmend import reporting
+from stackmend.cli import output
 from stackmend.decision import Action, Locked, Refusal
 from stackmend.diagnosis import Diagnosis
 from stackmend.redaction import MASK
-from stackmend.cli import output
 from stackmend.reporting import schema, summary, write
 from stackmend.reporting.__main__ import main
 from stackmend.reporting.clean import clean

@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import signal
+import stat
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -134,7 +135,8 @@ for _name, _text in DEPLOYS.items():
     "--text",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Name the incident that an error or a log is about; - reads standard input.",
+    help="Name the incident that an error or a log is about; - reads standard input. "
+    "Knows stackmend's own incidents alone.",
 )
 @click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record, or the matches, as JSON.")
@@ -154,6 +156,8 @@ def diagnose(
     if (inventory is None) == (text is None):
         raise click.UsageError("name an INVENTORY, or a text with --text")
     if text is not None:
+        if limit or verbosity:
+            raise click.UsageError("--limit and -v are for an INVENTORY, and not for a --text")
         return _diagnose_text(text, as_json=as_json)
     assert inventory is not None
     return _run("doctor", inventory, as_json=as_json, limit=limit, verbosity=verbosity)
@@ -200,7 +204,8 @@ def show_report(path: Path | None, as_json: bool, page: Path | None, opens: bool
     from stackmend.reporting import reader, summary
     from stackmend.text import make_lines_printable
 
-    found = path if path is not None and not path.is_dir() else reader.find_latest(path)
+    # A run that ends meanwhile leads the latest elsewhere.
+    found = _resolve(reader.find_latest(path) if path is None or _is_directory(path) else path)
     try:
         record = reporting.read(found)
     except reader.ReportError as error:
@@ -210,15 +215,33 @@ def show_report(path: Path | None, as_json: bool, page: Path | None, opens: bool
     if as_json:
         print_json(record, sys.stdout)
     elif page is None:
-        summary.show(record, found.resolve(), sys.stdout, all_findings=True)
+        summary.show(record, found, sys.stdout, all_findings=True)
+        sys.stdout.flush()
     return exit_codes.classify_record(record)
+
+
+def _is_directory(path: Path) -> bool:
+    from stackmend.controller_files import Unreadable, read_status
+
+    try:
+        return stat.S_ISDIR(read_status(path).st_mode)
+    except Unreadable:
+        return False
+
+
+def _resolve(path: Path) -> Path:
+    """Where a path leads; as it is where that cannot be known, as whoever reads it says."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path
 
 
 def _write_page(out: Path, record: RunRecord, path: Path, *, opens: bool) -> None:
     from stackmend.reporting import page, reader
 
     try:
-        page.write(out, record, reader.list_before(path.resolve(), page.MOST_BEFORE))
+        page.write(out, record, reader.list_before(path, page.MOST_BEFORE))
     except OSError as error:
         raise click.ClickException(f"cannot write {out}: {error.strerror}") from None
     click.echo(f"wrote {out}", err=True)
@@ -269,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     :param arguments: the command line without the program's name; by default the process's own.
     """
+    code = exit_codes.WELL
     try:
         code = cli.main(
             arguments,
@@ -276,6 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             standalone_mode=False,
             color=False if os.environ.get("NO_COLOR") else None,
         )
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.Abort:
         # Ctrl-C at a question, or before a run has begun: later a signal ends the process itself.
         click.echo("Aborted.", err=True)
@@ -283,4 +309,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = exit_codes.WRONG
+    except OSError as error:
+        _drop_output()
+        # Who reads the output may have ended.
+        if not isinstance(error, BrokenPipeError):
+            click.echo(f"Error: {error.strerror or error}", err=True)
+        code = code or exit_codes.WRONG
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Have what could not be written not be written once more at the end of the process."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)

@@ -67,7 +67,7 @@ class JSONOutput(Output):
     def on_record(self, record: RunRecord, path: Path | None) -> None:
         self.record = record
         # Who reads it may have ended; the exit code is right all the same.
-        with suppress(BrokenPipeError):
+        with suppress(BrokenPipeError), self._stdout:
             print_json(record, self._stdout)
 
 

@@ -65,7 +65,7 @@ def send(
         return []
     until = time.monotonic() + LIMIT
     pinging = _start_ping(_format_ping(ping, record), summary) if ping else None
-    failed = []
+    failed: list[str] = []
     try:
         if targets:
             failed += _send_notices(directory, record, targets, until)
@@ -130,7 +130,7 @@ def _read(path: Path) -> Notified:
 
 def _start() -> subprocess.Popen[str]:
     """What sends, which waits for what it is to send."""
-    return subprocess.Popen(  # noqa: S603 - this program's own module
+    return subprocess.Popen(
         [sys.executable, "-P", "-m", "stackmend.reporting.sender"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
