@@ -1,4 +1,4 @@
-"""The ``stackmend`` command: this package's deploys, a report again, a first inventory.
+"""The ``stackmend`` command: this package's deploys, the doctor, a report again, an inventory.
 
 Thin over pyinfra: ``pyinfra INVENTORY deploy/site.py`` does the same. Its exit codes are those of
 :mod:`~stackmend.cli.exit_codes`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import stat
 import sys
@@ -284,7 +285,16 @@ def create_inventory(
 
     for path in questions.create(directory, hosts, user, key, project, source, home):
         click.echo(f"wrote {path}")
-    click.echo(f"next: stackmend site {shlex.quote(str(directory))} --dry")
+    click.echo(f"next: {_name_command()} site {shlex.quote(str(directory))} --dry")
+
+
+def _name_command() -> str:
+    """This command as a shell finds it: by its path where that was needed."""
+    called = sys.argv[0]
+    needs_path = (
+        "/" in called and Path(called).name == "stackmend" and not shutil.which("stackmend")
+    )
+    return shlex.quote(called) if needs_path else "stackmend"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -41,7 +41,7 @@ def _check_pattern(pattern: str) -> str:
         raise ValueError("repeats without an end ({n,}); write {n,200}")
     if re.search(r"\)(?:\{|\?\+)", bare):
         raise ValueError("repeats a group; write its alternatives out")
-    count = _count_ways(bare)
+    count = _count_matches(bare)
     if count > MOST_MATCHES:
         raise ValueError(
             f"may match in {count} ways; {MOST_MATCHES} are the most: lower its bounds, have them "
@@ -52,7 +52,7 @@ def _check_pattern(pattern: str) -> str:
     return pattern
 
 
-def _count_ways(bare: str) -> int:
+def _count_matches(bare: str) -> int:
     """In how many ways a pattern may match at one place: what follows it is tried after each."""
     # Of each group that is open: those of the alternatives before, and of the one that is read.
     open_groups = [[0, 1]]
@@ -62,8 +62,8 @@ def _count_ways(bare: str) -> int:
         elif closes == "|":
             open_groups[-1] = [sum(open_groups[-1]), 1]
         elif closes:
-            ways = sum(open_groups.pop())
-            open_groups[-1][1] *= ways
+            matches = sum(open_groups.pop())
+            open_groups[-1][1] *= matches
         else:
             open_groups[-1][1] *= int(most) - int(least or 0) + 1 if most else 2
     return sum(open_groups[-1])

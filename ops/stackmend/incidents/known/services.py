@@ -53,7 +53,7 @@ class _RedisExposed(_Exposed):
             return False
         shape = container.shape
         return not (
-            _may_guard(_list_words(shape.get("entrypoint")), _list_words(shape.get("command")))
+            _is_guarded(_list_words(shape.get("entrypoint")), _list_words(shape.get("command")))
             or any(map(_GUARDING.search, shape.get("environment") or ()))
             or any(path.endswith(".conf") for path in shape.get("volumes") or ())
         )
@@ -64,7 +64,7 @@ def _list_words(command: object) -> list[str]:
     return [word for part in parts for word in str(part).split()]
 
 
-def _may_guard(entrypoint: list[str], command: list[str]) -> bool:
+def _is_guarded(entrypoint: list[str], command: list[str]) -> bool:
     """Whether what a container of redis was started with may ask for a password."""
     if entrypoint and _ENTRYPOINT.fullmatch(entrypoint[-1]):
         entrypoint = []
