@@ -197,6 +197,26 @@ def test_runs_at_one_time_all_count(file: Path, tmp_path: Path) -> None:
     assert read(file)["stackmend_runs_total", "one", "converged"] == 60
 
 
+def test_another_user_may_read_it_as_soon_as_it_is_there(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = {}
+    rename = Path.rename
+
+    def note(self: Path, target: Path) -> Path:
+        modes[target] = self.stat().st_mode & 0o777
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", note)
+    textfile.write(file, make_run(one=make_host()), {"one"})
+    assert modes[file] == 0o644
+    assert sorted(path.name for path in file.parent.iterdir()) == [
+        ".stackmend.prom.json",
+        ".stackmend.prom.lock",
+        "stackmend.prom",
+    ]
+
+
 def test_a_directory_that_is_not_there_is_named_and_not_made(tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError, match="there is no directory"):
         textfile.write(tmp_path / "no" / "x.prom", make_run(one=make_host()), {"one"})

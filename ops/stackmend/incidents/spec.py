@@ -61,10 +61,10 @@ def _count_matches(bare: str) -> int:
             open_groups.append([0, 1])
         elif closes == "|":
             open_groups[-1] = [sum(open_groups[-1]), 1]
-        elif closes:
+        elif closes and len(open_groups) > 1:
             matches = sum(open_groups.pop())
             open_groups[-1][1] *= matches
-        else:
+        elif not closes:
             open_groups[-1][1] *= int(most) - int(least or 0) + 1 if most else 2
     return sum(open_groups[-1])
 

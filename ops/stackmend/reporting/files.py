@@ -37,15 +37,26 @@ def write_text(path: Path, text: str) -> None:
 
     Raises ``OSError`` where it cannot be written.
     """
+    write(path, text.encode())
+
+
+def write(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file so that a reader sees all of it or nothing, and may read it as soon as it is there.
+
+    :param path: the file; its directory is made if it is missing, for this user alone
+    :param data: what it is to hold
+    :param mode: who may read and write it
+
+    Raises ``OSError`` where it cannot be written.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with NamedTemporaryFile(
-        "w", dir=path.parent, prefix=".", suffix=".tmp", delete=False, encoding="utf-8"
-    ) as file:
+    with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
         temporary = Path(file.name)
         try:
-            file.write(text)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
+            os.fchmod(file.fileno(), mode)
             temporary.rename(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
