@@ -178,7 +178,7 @@ def _diagnose_text(path: Path, *, as_json: bool) -> int:
         click.echo(json.dumps([match.model_dump() for match in found], indent=1))
     else:
         click.echo(pasted.format_matches(found))
-    return exit_codes.FAILED if found else exit_codes.WELL
+    return exit_codes.FAILED if found else exit_codes.ALL_WELL
 
 
 @cli.command("report", epilog="Exit codes: as of the run; 2 where there is no report.")
@@ -302,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     :param arguments: the command line without the program's name; by default the process's own.
     """
-    code = exit_codes.WELL
+    code = exit_codes.ALL_WELL
     try:
         code = cli.main(
             arguments,

@@ -41,7 +41,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a file so that a reader sees all of it or nothing, and may read it as soon as it is there.
+    """Write a file: a reader sees all of it or nothing, and may read it as soon as it is there.
 
     :param path: the file; its directory is made if it is missing, for this user alone
     :param data: what it is to hold
