@@ -188,6 +188,15 @@ def format_safe_line(text: str, limit: int = LINE_LIMIT) -> str:
     return make_printable(redact(text), limit)
 
 
+def format_foreign_line(text: str, limit: int = LINE_LIMIT) -> str:
+    """The same for what may hold secrets that nobody has named: what only looks like one goes too.
+
+    :param text: a line of a log, or what somebody pasted.
+    :param limit: how many of its characters are shown.
+    """
+    return format_safe_line(redact_likely(text), limit)
+
+
 def count_partial(text: str) -> int:
     """How many characters at the end of a text may be the beginning of a registered secret."""
     return _process.count_partial(text)

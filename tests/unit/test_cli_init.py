@@ -72,6 +72,25 @@ def load(inventory: str) -> list[dict[str, Any]]:
     return hosts
 
 
+@pytest.mark.parametrize(
+    ("called", "path", "named"),
+    [
+        (".venv/bin/stackmend", "/nowhere", ".venv/bin/stackmend"),
+        ("bin/stackmend", "bin", "stackmend"),
+        ("-c", "/nowhere", "stackmend"),
+    ],
+)
+def test_the_next_command_is_one_that_a_shell_finds(
+    home: Path, monkeypatch: pytest.MonkeyPatch, called: str, path: str, named: str
+) -> None:
+    (home / "bin").mkdir()
+    (home / "bin/stackmend").touch(0o755)
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "argv", [called])
+    monkeypatch.setenv("PATH", path)
+    assert init("my", "--host", "@local").output.endswith(f"next: {named} site my --dry\n")
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_written_is_valid_at_once(home: Path, name: str) -> None:
     elsewhere = str(home / "elsewhere/it's")

@@ -14,8 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
+from stackmend import cli, reporting
+from stackmend.reporting.state import RunRecord
+from tests.unit.test_cli_exit_codes import record as make_record
 from tests.unit.test_reporting_run import OPERATION
 
 SCHEMA = Path(__file__).parents[2] / "ops/stackmend/reporting/schema-2.json"
@@ -177,6 +181,37 @@ def test_a_secret_is_in_no_output(site: Path) -> None:
         assert "*MASKED*" in out
 
 
+BREAKS = "def broken(*arguments):\n    raise KeyError('out of order')\n"
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["", "json"])
+def test_metrics_and_notices_that_break_leave_the_run_as_it_ended(
+    site: Path, words: Sequence[str]
+) -> None:
+    write(site, "done")
+    report = {"metrics": "out.prom", "ping": "http://127.0.0.1:1/secret-check"}
+    (site / "fleet.py").write_text(
+        f"{BREAKS}from stackmend.reporting import notify, textfile\n"
+        "notify.send = textfile.write = broken\n"
+        f"hosts = [('@local', {{'stack': {{'engine': {{}}, 'report': {report}}}}})]\n"
+    )
+    rc, out, err = run(site, "site", "fleet.py", *words)
+    assert rc == 0, err
+    assert '"changed"' in out if words else "1 changed" in out
+    assert "the metrics could not be written: KeyError('out of order')" in err
+    assert "the notices could not be sent: KeyError('out of order')" in err
+    assert "names no host" not in err
+
+
+def test_a_run_without_a_record_is_not_said_to_have_had_no_host(site: Path) -> None:
+    breaks = f"{BREAKS}from stackmend.reporting import write\nwrite.build = broken"
+    write(site, "done", inventory=breaks)
+    rc, out, err = run(site, "site", "fleet.py")
+    assert (rc, out) == (1, ""), err
+    assert "Error: there is no record of the run" in err
+    assert "names no host" not in err
+
+
 WRONG: dict[str, tuple[Callable[[Path], object], Sequence[str], str]] = {
     "no-inventory": (lambda site: None, ["nowhere.py"], "no inventory: there is no 'nowhere.py'"),
     "no-python": (
@@ -247,6 +282,26 @@ def test_a_report_is_found_by_its_path_and_by_its_directory(site: Path) -> None:
     rc, out, err = run(site, "report")
     assert (rc, out) == (2, "")
     assert "no report: " in err
+
+
+def test_the_report_that_is_named_is_the_one_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"20260102T03040{second}Z-abcdef.json" for second in range(2)]
+    (tmp_path / "latest.json").symlink_to(names[0])
+    paths = []
+
+    def read(path: Path) -> RunRecord:
+        paths.append(path)
+        # Another run ends meanwhile.
+        (tmp_path / "latest.json").unlink()
+        (tmp_path / "latest.json").symlink_to(names[1])
+        return make_record("failed")
+
+    monkeypatch.setattr(reporting, "read", read)
+    shown = CliRunner().invoke(cli.cli, ["report", str(tmp_path)], standalone_mode=False)
+    assert paths == [tmp_path / names[0]]
+    assert f"report: {tmp_path / names[0]}" in shown.output
 
 
 def test_a_report_is_written_as_a_page_with_the_runs_before_it(site: Path) -> None:
@@ -380,13 +435,69 @@ def test_a_pasted_error_is_named(site: Path, before: int) -> None:
 def test_a_text_about_nothing_known_is_no_finding(site: Path) -> None:
     (site / "log.txt").write_text("all is quiet\n")
     rc, out, _ = run(site, "doctor", "--text", "log.txt")
-    assert (rc, out) == (0, "no incident that stackmend knows\n")
+    assert (rc, out) == (0, "no known incident found\n")
 
 
 @pytest.mark.parametrize("words", [(), ("fleet.py", "--text", "-"), ("--text", "nowhere.txt")])
 def test_the_doctor_wants_one_thing_to_look_at(site: Path, words: Sequence[str]) -> None:
     rc, out, err = run(site, "doctor", *words)
     assert (rc, out) == (2, ""), err
+
+
+def test_what_is_of_an_inventory_is_no_option_for_a_text(site: Path) -> None:
+    (site / "log.txt").write_text("all is quiet\n")
+    for words in (["--limit", "web"], ["-v"]):
+        rc, out, err = run(site, "doctor", "--text", "log.txt", *words)
+        assert (rc, out, "are for an INVENTORY" in err) == (2, "", True), err
+
+
+def run_in_shell(site: Path, words: str) -> tuple[int, list[str], list[str]]:
+    """The same by a shell, with its redirections."""
+    (site / "driver.py").write_text(DRIVER)
+    ended = subprocess.run(
+        ["bash", "-c", f"{sys.executable} driver.py {words}"],
+        cwd=site,
+        env={**os.environ, "STACKMEND_REPORTS": "", "NO_COLOR": ""},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return ended.returncode, ended.stdout.splitlines(), ended.stderr.splitlines()
+
+
+def test_a_text_may_be_the_output_of_a_command(site: Path) -> None:
+    (site / "log.txt").write_text(f"{ERROR}\n")
+    rc, out, err = run_in_shell(site, "doctor --text <(cat log.txt)")
+    assert (rc, err) == (1, [])
+    assert "port-taken" in out[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("doctor --text - <&-", "standard input is closed"),
+        ("doctor --text /dev/fd/77", "cannot be read"),
+        ("init my <&-", "--host: name a host"),
+        (f"report {'x' * 300}", "no report: "),
+        ("report --json >/dev/full", "No space left on device"),
+        ("report >/dev/full", "No space left on device"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_one_line(site: Path, words: str, reason: str) -> None:
+    write(site, "nothing")
+    if "/dev/full" in words:
+        run(site, "site", "fleet.py")
+    rc, out, err = run_in_shell(site, words)
+    assert (rc, out) == (2, []), err
+    assert len(err) == 1, err
+    assert reason in err[0]
+
+
+def test_a_report_that_nobody_reads_to_its_end_is_no_error(site: Path) -> None:
+    write(site, "nothing")
+    run(site, "site", "fleet.py")
+    assert run_in_shell(site, "report --json | true")[2] == []
 
 
 def test_a_shell_completes_the_words(site: Path) -> None:

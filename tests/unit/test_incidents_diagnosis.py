@@ -31,6 +31,7 @@ from stackmend.incidents import (
     schema,
 )
 from stackmend.reporting.diagnoses import format_text
+from stackmend.text import VALUE_LIMIT
 
 GOLDEN = Path(__file__).with_name("golden") / "incidents_diagnosis"
 
@@ -283,15 +284,37 @@ class Wrong(Incident):
         return [("web", "a line")]  # type: ignore[list-item]
 
 
+class Leaving(Incident):
+    """One of a user's that wants to end the run."""
+
+    def find(self, observations: Observations) -> Iterable[tuple[str, Evidence]]:
+        raise SystemExit(3)
+
+
+class Long(Incident):
+    """One of a user's that says very much."""
+
+    def find(self, observations: Observations) -> Iterable[tuple[str, Evidence]]:
+        return [("web", Evidence(line="x" * 1_000_000, source="y" * 1_000_000))]
+
+
+def test_what_a_search_finds_is_cut() -> None:
+    fields = {"id": "long", "title": "x", "severity": "error", "remedy": "x", "proof": "x"}
+    diagnosis = diagnose(SCENARIOS["healthy"], [Long.model_validate(fields)])
+    ((evidence,),) = (finding.evidence for finding in diagnosis.findings)
+    assert max(len(evidence.line), len(evidence.source)) < 2 * VALUE_LIMIT
+
+
 def test_one_that_raises_hides_no_other_and_is_not_ok() -> None:
     fields = {"title": "x", "severity": "error", "remedy": "x", "proof": "x"}
     own = [
         Raising.model_validate({"id": "raising", **fields}),
         Wrong.model_validate({"id": "wrong", **fields}),
+        Leaving.model_validate({"id": "leaving", **fields}),
     ]
     diagnosis = diagnose(SCENARIOS["a room that fails hides no other"], list_incidents(own))
     checks = {check.name: check for check in diagnosis.checks}
-    assert checks["raising"].status == checks["wrong"].status == "unknown"
+    assert {checks[name].status for name in ("raising", "wrong", "leaving")} == {"unknown"}
     assert checks["raising"].reason == "its search raised RuntimeError: \\x1b[31mout of order"
     assert [each.incident for each in diagnosis.findings] == ["port-taken"]
 
@@ -339,3 +362,46 @@ def test_what_a_host_says_cannot_steer_the_terminal() -> None:
     text = format_text("host1", diagnose(observations))
     assert not [c for c in text if ord(c) < 32 and c != "\n"]
     assert "\u202e" not in text
+
+
+ENTRY = {"entrypoint": ["docker-entrypoint.sh"], "command": ["redis-server"]}
+
+
+def find_exposed(image: str, shape: dict[str, object]) -> list[str]:
+    redis = container("redis", image=image, published=("0.0.0.0:6379->6379/tcp",), shape=shape)
+    diagnosis = diagnose(Observations(rooms=(room("compose.stack", states=(stack(redis),)),)))
+    return [finding.incident for finding in diagnosis.findings]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        ENTRY,
+        {**ENTRY, "command": ["redis-server", "--appendonly", "yes"]},
+        {**ENTRY, "command": ["--save", "60 1"]},
+        {"entrypoint": ["/usr/local/bin/redis-server", "--appendonly", "yes"]},
+        {**ENTRY, "environment": {"REDIS_VERSION": "8.0", "PATH": "/bin"}},
+    ],
+)
+def test_a_redis_that_surely_has_no_password_is_exposed(shape: dict[str, object]) -> None:
+    assert find_exposed("docker.io/library/redis:8", shape) == ["redis-exposed"]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {**ENTRY, "command": ["redis-server", "--requirepass", "*"]},
+        {**ENTRY, "command": ["redis-server", "/usr/local/etc/redis/redis.conf"]},
+        {**ENTRY, "command": ["redis-server", "settings"]},
+        {**ENTRY, "command": ["--aclfile", "/users.acl"]},
+        {**ENTRY, "command": ["--include", "/more"]},
+        {**ENTRY, "command": ["sh", "-c", "exec redis-server $OPTIONS"]},
+        {"entrypoint": ["/start.sh"]},
+        {**ENTRY, "environment": {"REDIS_PASSWORD": "*"}},
+        {**ENTRY, "environment": {"REDIS_ARGS": "--requirepass *"}},
+        {**ENTRY, "volumes": {"/redis-stack.conf": {}}},
+    ],
+)
+def test_one_that_may_have_a_password_is_not(shape: dict[str, object]) -> None:
+    assert find_exposed("redis/redis-stack-server:7", shape) == []

@@ -113,3 +113,14 @@ def test_no_secret_gets_out_of_a_log_or_of_a_pasted_error() -> None:
     outputs += [match.model_dump_json() for match in diagnose_text(line)]
     for output in outputs:
         assert "s3cr3t" not in output
+
+
+def test_what_looks_like_a_secret_stands_in_no_line() -> None:
+    line = "redis://:hunter2secret@redis:6379/0 password=hunter2"
+    found = read(
+        ("containers", (row(),), 0),
+        (f"log {ID}", (f"2026-05-28T20:26:30Z {line}",), 0),
+        ("unit docker.service", (f"{NOW - 5} {line}",), 0),
+    )
+    assert len(found.logs) == 2
+    assert "hunter2" not in found.model_dump_json()

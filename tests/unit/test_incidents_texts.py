@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from stackmend import redaction
 from stackmend.incidents import Incident, TextPattern, diagnose_text, list_incidents
 from stackmend.incidents.known import KNOWN
 from stackmend.incidents.texts import MAXIMUM, rank
@@ -178,6 +179,12 @@ def test_text_beyond_the_limit_costs_nothing() -> None:
         ("ab{2,}", "repeats without an end"),
         ("(ab){1,9}c", "repeats a group"),
         (".{1,90}a.{1,90}", "may match in 8100 ways"),
+        ("(?:a|aa)" * 13 + "c", "may match in 8192 ways"),
+        ("(?:a|(?:aa|a{1,3}))" * 6 + "c", "may match in 15625 ways"),
+        ("(a|aa)(?=a|aa)" * 7 + "c", "may match in 16384 ways"),
+        ("a?" * 13 + "c", "may match in 8192 ways"),
+        ("(?:ab)?+c", "repeats a group"),
+        ("a++b", "repeats without an end"),
         ("Port", "must be in small letters"),
     ],
 )
@@ -186,7 +193,10 @@ def test_a_pattern_that_could_take_long_is_refused(pattern: str, reason: str) ->
         TextPattern(pattern=pattern, examples=("x",))
 
 
-@pytest.mark.parametrize("pattern", [r"\+a\*", "[*+]a", r"a\D", "a{1,9}+b", "a (?:b|c)?d"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["\\+a\\*", "[*+]a", "a\\D", "a{1,9}+b", "a (?:b|c)?d", "a?+b", "a|b|c" * 20, "[|(]{1,3}a"],
+)
 def test_what_only_seems_to_take_long_is_taken(pattern: str) -> None:
     TextPattern(pattern=pattern, examples=("x",))
 
@@ -218,3 +228,31 @@ def test_ids_are_unique_and_one_of_a_user_takes_the_place_of_ours() -> None:
     assert listed[0].title == "mine"
     assert [each.id for each in listed].count(own.id) == 1
     assert len(listed) == len(KNOWN)
+
+
+LOGIN = "redis://:hunter2secret@redis:6379/0 password=hunter2"
+
+
+@pytest.mark.parametrize("before", ["", "x " * 400, "x" * 100])
+def test_a_line_is_shown_without_what_looks_like_a_secret(before: str) -> None:
+    (match,) = diagnose_text(f"{before}{LOGIN} port is already allocated")
+    assert "hunter2" not in match.line
+    assert "port is already allocated" in match.line
+
+
+def test_half_of_a_secret_is_not_shown_where_a_long_line_is_cut() -> None:
+    redaction.register("the-first-half-and-the-second-half")
+    for width in range(60, 130):
+        text = (
+            f"the-first-half-and-the-second-half{'.' * width} port is already allocated{'.' * 500}"
+        )
+        (match,) = diagnose_text(text)
+        assert "second-half" not in match.line
+        assert "port is already allocated" in match.line
+
+
+@pytest.mark.parametrize(("incident", "example"), EXAMPLES)
+def test_an_example_is_one_too_without_what_looks_like_a_secret(
+    incident: str, example: str
+) -> None:
+    assert names(redaction.format_foreign_line(example))[0] == incident

@@ -136,10 +136,14 @@ def test_each_state_is_one_of_all(file: Path) -> None:
     hosts = {outcome: make_host(outcome) for outcome in get_args(Outcome)}
     textfile.write(file, make_run(**hosts), hosts)
     found = read(file)
-    for name in hosts:
+    # No run has said anything of the others: an alert would fire for them for ever.
+    left_out = {"unmanaged", "locked"}
+    assert {name for _, name, *_ in found if name in hosts} == {*hosts} - left_out
+    for name in {*hosts} - left_out:
         states = {state: found["stackmend_host_state", name, state] for state in hosts}
         assert states == {**dict.fromkeys(hosts, 0), name: 1}
-    well = {name for name in hosts if found["stackmend_last_success_timestamp_seconds", name]}
+    success = "stackmend_last_success_timestamp_seconds"
+    well = {name for name in {*hosts} - left_out if found[success, name]}
     assert well == {"converged", "changed"}
 
 
@@ -191,6 +195,26 @@ def test_runs_at_one_time_all_count(file: Path, tmp_path: Path) -> None:
     running = [subprocess.Popen(command) for _ in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
     assert read(file)["stackmend_runs_total", "one", "converged"] == 60
+
+
+def test_another_user_may_read_it_as_soon_as_it_is_there(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = {}
+    rename = Path.rename
+
+    def note(self: Path, target: Path) -> Path:
+        modes[target] = self.stat().st_mode & 0o777
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", note)
+    textfile.write(file, make_run(one=make_host()), {"one"})
+    assert modes[file] == 0o644
+    assert sorted(path.name for path in file.parent.iterdir()) == [
+        ".stackmend.prom.json",
+        ".stackmend.prom.lock",
+        "stackmend.prom",
+    ]
 
 
 def test_a_directory_that_is_not_there_is_named_and_not_made(tmp_path: Path) -> None:

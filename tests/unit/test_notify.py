@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from stackmend import redaction, spec
-from stackmend.reporting import notify
+from stackmend.reporting import files, notify
 from stackmend.reporting.notices import KEEP
 from stackmend.reporting.state import RunRecord
 from tests.lab import controller
@@ -212,6 +212,31 @@ def test_a_ping_says_how_each_run_ended(target: Target, tmp_path: Path) -> None:
     assert target.take() == []
     # Without a target nothing has to be remembered.
     assert not (tmp_path / notify.NAME).exists()
+
+
+@pytest.mark.timed
+def test_a_ping_waits_for_no_other_run_and_all_of_it_has_one_limit(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "LIMIT", 10.0)
+    began = time.monotonic()
+    with files.lock(tmp_path / notify.NAME):
+        failed = notify.send(tmp_path, run(0, "failed"), "1 host", [target.url], target.ping)
+    assert time.monotonic() - began < 10.0 + 3.0
+    path = tmp_path / notify.NAME
+    assert failed == [f"nothing was sent: another run keeps {path}; the next run tries again"]
+    ((asked, body),) = target.take()
+    assert asked.startswith("/ping/secret-check/1?rid=")
+    assert body == b"1 host"
+
+
+def test_what_cannot_be_remembered_is_said_and_the_ping_is_sent(
+    target: Target, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    failed = notify.send(tmp_path / "file", run(0, "failed"), "", [target.url], target.ping)
+    assert [reason.partition(":")[0] for reason in failed] == ["what was sent cannot be remembered"]
+    assert len(target.take()) == 1
 
 
 def test_what_is_remembered_names_no_address(target: Target, tmp_path: Path) -> None:

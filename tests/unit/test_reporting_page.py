@@ -1,10 +1,14 @@
-"""The page of a run: its figures, its bytes, what a hostile text does to it, and a real browser."""
+"""The page of a run: its figures, its bytes, what a hostile text does to it, and a real browser.
+
+``UPDATE_GOLDEN=1 pytest`` writes ``golden/reporting_page`` anew.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import itertools
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -18,6 +22,7 @@ from stackmend.reporting.state import HostRecord, Outcome, RunRecord
 from stackmend.reporting.write import save
 from tests import browser
 
+GOLDEN = Path(__file__).with_name("golden") / "reporting_page" / "diagnosis.html"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HOSTILE = (
     "<script>document.title='owned'</script>",
@@ -54,6 +59,27 @@ def operation(text: str) -> dict[str, Any]:
     }
 
 
+def diagnosis(text: str) -> dict[str, Any]:
+    finding = {
+        "incident": text,
+        "title": text,
+        "severity": "warning",
+        "subjects": [text, text],
+        "evidence": [{"line": text, "source": text, "age": 90.0}],
+        "explained_by": text,
+        "explains": [text, text],
+        "steps": [text],
+        "remedy": text,
+        "inventory": text,
+        "proof": text,
+    }
+    checks = [
+        {"name": text, "status": status, "reason": text}
+        for status in ("ok", "finding", "unknown", "skipped")
+    ]
+    return {"findings": [finding], "checks": checks, "notes": [text]}
+
+
 def record(hosts: dict[str, Any], ended: datetime = NOW, **changes: Any) -> RunRecord:
     times = {"started": ended - timedelta(seconds=75), "ended": ended}
     about = {"controller": "here", "mode": "apply", "complete": True}
@@ -68,7 +94,11 @@ def make_all() -> RunRecord:
     hosts["unknown"]["interrupted_at"] = "compose.stack: pull web"
     for number, text in enumerate(HOSTILE):
         operations = [operation(text), {"name": "idle", "seconds": 0.25}]
-        hosts[f"{number} {text}"] = {"outcome": "failed", "operations": operations}
+        hosts[f"{number} {text}"] = {
+            "outcome": "failed",
+            "operations": operations,
+            "diagnosis": diagnosis(text),
+        }
     return record(hosts, complete=False, interrupted="SIGTERM")
 
 
@@ -171,6 +201,64 @@ def test_all_that_a_record_says_is_on_it() -> None:
         missing = [each for each in range(first, next(numbers)) if f"text {each};" not in text]
         assert missing == []
         assert [word for word in words if word not in text] == []
+
+
+DIAGNOSIS = {
+    "findings": [
+        {
+            "incident": "port-taken",
+            "title": "A port that the stack needs is already allocated",
+            "severity": "error",
+            "subjects": ["127.0.0.1:8000/tcp"],
+            "evidence": [
+                {"line": "held by <nginx>", "source": "ports.free", "age": 0.0},
+                {"line": "port is already allocated", "source": "log of api", "age": 90.0},
+            ],
+            "explains": ["service-down"],
+            "remedy": "stop what holds the port",
+            "inventory": '"on_conflict": "stop"',
+            "proof": "ports.free finds it free",
+        },
+        {
+            "incident": "service-down",
+            "title": "A service does not run",
+            "severity": "error",
+            "subjects": ["api", "worker"],
+            "explained_by": "port-taken",
+            "steps": ["start api: it exited with code 0"],
+        },
+        {"title": "disk: almost full", "severity": "warning"},
+    ],
+    "checks": [
+        {"name": "port-taken", "status": "finding"},
+        {"name": "mtu", "status": "unknown", "reason": "no answer"},
+        {"name": "oom-killed", "status": "unknown", "reason": "no answer"},
+        {"name": "model-missing", "status": "skipped", "reason": "service-down"},
+    ],
+    "notes": ["redis: check: none asks whether it takes writes"],
+}
+
+
+def test_a_diagnosis_is_shown_as_recorded() -> None:
+    hosts = {
+        "ill": {"outcome": "drifted", "diagnosis": DIAGNOSIS},
+        "well": {"outcome": "converged", "diagnosis": {"checks": DIAGNOSIS["checks"][:1]}},
+    }
+    found = re.findall(r"<details.*?</details>\n", page.render(record(hosts)), re.S)
+    text = "".join(found)
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()
+    assert "Nothing is known of it." not in text
+
+
+def test_all_that_a_diagnosis_says_stands_by_itself() -> None:
+    host = {"outcome": "drifted", "diagnosis": diagnosis("x\u202e<b>")}
+    text = page.render(record({"a": host}))
+    # Once for each text of the finding, two checks with their names and reasons, and the note.
+    assert text.count(r"<bdi>x\u202e&lt;b&gt;</bdi>") == 13 + 4 + 1
+    assert "<b>x" not in text
 
 
 def test_a_hostile_text_is_text() -> None:

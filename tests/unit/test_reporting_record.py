@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, get_args, get_origin
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -23,14 +24,16 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pyinfra.api import HiddenValue
 
 from stackmend import reporting
-from stackmend.decision import Action
+from stackmend.cli import output
+from stackmend.decision import Action, Locked, Refusal
+from stackmend.diagnosis import Diagnosis
 from stackmend.redaction import MASK
 from stackmend.reporting import schema, summary, write
 from stackmend.reporting.__main__ import main
 from stackmend.reporting.clean import clean
 from stackmend.reporting.collect import Collector
 from stackmend.reporting.reader import ReportError
-from stackmend.reporting.state import Done, RunRecord
+from stackmend.reporting.state import Done, OperationRecord, RunRecord
 from tests.hostile_text import NOTATIONS, holds, steering, strings
 from tests.unit.test_redaction import AROUND, SECRETS
 
@@ -305,6 +308,18 @@ def test_what_a_container_logged_does_not_act_on_the_terminal() -> None:
     assert "                | \\x1b[2Jgone\\r\\x9b31m\n" in out.getvalue()
 
 
+def test_the_name_of_a_host_does_not_act_on_the_terminal() -> None:
+    foreign = record(**{"x\x1b]0;owned\x07\u202e": {"outcome": "failed"}})
+    for out in (io.StringIO(), Terminal()):
+        summary.show(foreign, None, out)
+        assert out.getvalue().count(r"x\x1b]0;owned\x07\u202e (failed)") == 1
+        assert not {"\x07", "\u202e"} & {*out.getvalue()}
+    terminal = Terminal()
+    output.print_json(foreign, terminal)
+    assert terminal.getvalue().isascii()
+    assert json.loads(terminal.getvalue()) == foreign.model_dump(mode="json")
+
+
 def test_a_report_can_be_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = write.save(MIXED.model_dump(mode="json"), tmp_path, NOW, "abc123")
     assert main([str(bad)]) == 1
@@ -502,3 +517,38 @@ def test_what_is_no_file_is_no_report(tmp_path: Path, kind: str) -> None:
     assert shown.returncode == 2
     assert shown.stderr.startswith(f"no report: {path}: "), shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+FOUND = {"findings": [{"title": "x", "severity": "error"}]}
+UNREAD = {"checks": [{"name": "compose.stack", "status": "unknown", "reason": "no answer"}]}
+LOCKED = Locked(subject="host", reason="another run is at work here", remedy="wait for it")
+REFUSED = Refusal(subject="host", reason="not ours", remedy="allow it")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "diagnosis", "fields"),
+    [
+        ("converged", {}, {}),
+        ("drifted", FOUND, {}),
+        # What cannot be read fails no host, and is never well.
+        ("unknown", UNREAD, {"errors": [{"message": "no answer"}]}),
+        ("unknown", {}, {"errors": [{"message": "no answer"}]}),
+        ("drifted", FOUND, {"errors": [{"message": "no answer"}]}),
+        ("locked", FOUND, {"refusals": [LOCKED]}),
+        ("refused", FOUND, {"refusals": [LOCKED, REFUSED]}),
+        ("unknown", None, {}),
+    ],
+)
+def test_what_a_host_is_that_was_only_observed(
+    outcome: str, diagnosis: dict[str, Any] | None, fields: dict[str, Any]
+) -> None:
+    host: Any = Mock()
+    host.name = "web"
+    diagnoses = {} if diagnosis is None else {"web": Diagnosis.model_validate(diagnosis)}
+    failed: set[Any] = set()
+    state = SimpleNamespace(failed_hosts=failed)
+    run: Any = SimpleNamespace(observed=True, diagnoses=diagnoses, state=state)
+    operations = [OperationRecord.model_validate({"name": "x", **fields})]
+    assert write._classify_outcome(run, host, operations, dry=True) == outcome
+    failed.add(host)
+    assert write._classify_outcome(run, host, operations, dry=True) == "failed"

@@ -280,7 +280,8 @@ STAY = {
     **dict.fromkeys(("readable", "readinto", "writable", "writelines"), "a file's"),
     "main": "the convention for a module that is run",
     **dict.fromkeys(
-        ("on_host", "on_record", "on_status"), "a callback, as the libraries name theirs"
+        ("on_host", "on_no_record", "on_record", "on_status"),
+        "a callback, as the libraries name theirs",
     ),
     "cli": "click's own name for what holds the commands",
     **dict.fromkeys(

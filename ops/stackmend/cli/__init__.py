@@ -1,4 +1,4 @@
-"""The ``stackmend`` command: this package's deploys, a report again, a first inventory.
+"""The ``stackmend`` command: this package's deploys, the doctor, a report again, an inventory.
 
 Thin over pyinfra: ``pyinfra INVENTORY deploy/site.py`` does the same. Its exit codes are those of
 :mod:`~stackmend.cli.exit_codes`.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
+import stat
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -55,6 +57,7 @@ Exit codes:
   1   something was found, or a host could not be read
   2   wrong usage or settings
   3   a host cannot be reached
+  4   another run holds the lock of a host
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
 
 
@@ -133,7 +136,8 @@ for _name, _text in DEPLOYS.items():
     "--text",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Name the incident that an error or a log is about; - reads standard input.",
+    help="Name the incident that an error or a log is about; - reads standard input. "
+    "Knows stackmend's own incidents alone.",
 )
 @click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record, or the matches, as JSON.")
@@ -153,6 +157,8 @@ def diagnose(
     if (inventory is None) == (text is None):
         raise click.UsageError("name an INVENTORY, or a text with --text")
     if text is not None:
+        if limit or verbosity:
+            raise click.UsageError("--limit and -v are for an INVENTORY, and not for a --text")
         return _diagnose_text(text, as_json=as_json)
     assert inventory is not None
     return _run("doctor", inventory, as_json=as_json, limit=limit, verbosity=verbosity)
@@ -172,7 +178,7 @@ def _diagnose_text(path: Path, *, as_json: bool) -> int:
         click.echo(json.dumps([match.model_dump() for match in found], indent=1))
     else:
         click.echo(pasted.format_matches(found))
-    return exit_codes.FAILED if found else exit_codes.WELL
+    return exit_codes.FAILED if found else exit_codes.ALL_WELL
 
 
 @cli.command("report", epilog="Exit codes: as of the run; 2 where there is no report.")
@@ -199,7 +205,8 @@ def show_report(path: Path | None, as_json: bool, page: Path | None, opens: bool
     from stackmend.reporting import reader, summary
     from stackmend.text import make_lines_printable
 
-    found = path if path is not None and not path.is_dir() else reader.find_latest(path)
+    # A run that ends meanwhile leads the latest elsewhere.
+    found = _resolve(reader.find_latest(path) if path is None or _is_directory(path) else path)
     try:
         record = reporting.read(found)
     except reader.ReportError as error:
@@ -209,15 +216,33 @@ def show_report(path: Path | None, as_json: bool, page: Path | None, opens: bool
     if as_json:
         print_json(record, sys.stdout)
     elif page is None:
-        summary.show(record, found.resolve(), sys.stdout, all_findings=True)
+        summary.show(record, found, sys.stdout, all_findings=True)
+        sys.stdout.flush()
     return exit_codes.classify_record(record)
+
+
+def _is_directory(path: Path) -> bool:
+    from stackmend.controller_files import Unreadable, read_status
+
+    try:
+        return stat.S_ISDIR(read_status(path).st_mode)
+    except Unreadable:
+        return False
+
+
+def _resolve(path: Path) -> Path:
+    """Where a path leads; as it is where that cannot be known, as whoever reads it says."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path
 
 
 def _write_page(out: Path, record: RunRecord, path: Path, *, opens: bool) -> None:
     from stackmend.reporting import page, reader
 
     try:
-        page.write(out, record, reader.list_before(path.resolve(), page.MOST_BEFORE))
+        page.write(out, record, reader.list_before(path, page.MOST_BEFORE))
     except OSError as error:
         raise click.ClickException(f"cannot write {out}: {error.strerror}") from None
     click.echo(f"wrote {out}", err=True)
@@ -260,7 +285,16 @@ def create_inventory(
 
     for path in questions.create(directory, hosts, user, key, project, source, home):
         click.echo(f"wrote {path}")
-    click.echo(f"next: stackmend site {shlex.quote(str(directory))} --dry")
+    click.echo(f"next: {_name_command()} site {shlex.quote(str(directory))} --dry")
+
+
+def _name_command() -> str:
+    """This command as a shell finds it: by its path where that was needed."""
+    called = sys.argv[0]
+    needs_path = (
+        "/" in called and Path(called).name == "stackmend" and not shutil.which("stackmend")
+    )
+    return shlex.quote(called) if needs_path else "stackmend"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -268,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     :param arguments: the command line without the program's name; by default the process's own.
     """
+    code = exit_codes.ALL_WELL
     try:
         code = cli.main(
             arguments,
@@ -275,6 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             standalone_mode=False,
             color=False if os.environ.get("NO_COLOR") else None,
         )
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.Abort:
         # Ctrl-C at a question, or before a run has begun: later a signal ends the process itself.
         click.echo("Aborted.", err=True)
@@ -282,4 +319,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = exit_codes.WRONG
+    except OSError as error:
+        _drop_output()
+        # Who reads the output may have ended.
+        if not isinstance(error, BrokenPipeError):
+            click.echo(f"Error: {error.strerror or error}", err=True)
+        code = code or exit_codes.WRONG
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Have what could not be written not be written once more at the end of the process."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from stackmend.reporting.state import RunRecord
 
 #: Every host is proven well, changed or not; of a dry run: every host was looked at.
-WELL = 0
+ALL_WELL = 0
 #: A host failed, was refused something, or nothing is known of it; the doctor found something.
 FAILED = 1
 #: The command line or the settings are wrong, or they ask nothing of any host.
@@ -46,4 +46,4 @@ def classify_record(record: RunRecord, *, detailed: bool = False) -> int:
         return WRONG
     if detailed and outcomes & {"changed", "drifted"}:
         return CHANGED
-    return WELL
+    return ALL_WELL

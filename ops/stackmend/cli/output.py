@@ -27,9 +27,11 @@ class Output(Listener):
 
     :param verbose: whether all that the run does is shown as well, findings among it.
     :ivar record: the run, once it has ended.
+    :ivar lost: whether it has ended without a record.
     """
 
     record: RunRecord | None = None
+    lost = False
 
     def __init__(self, *, verbose: bool) -> None:
         self._verbose = verbose
@@ -42,6 +44,10 @@ class Output(Listener):
     def on_record(self, record: RunRecord, path: Path | None) -> None:
         self.record = record
         summary.show(record, path, sys.stdout, all_findings=not self._verbose)
+
+    @override
+    def on_no_record(self) -> None:
+        self.lost = True
 
 
 class JSONOutput(Output):
@@ -61,7 +67,7 @@ class JSONOutput(Output):
     def on_record(self, record: RunRecord, path: Path | None) -> None:
         self.record = record
         # Who reads it may have ended; the exit code is right all the same.
-        with suppress(BrokenPipeError):
+        with suppress(BrokenPipeError), self._stdout:
             print_json(record, self._stdout)
 
 
@@ -69,8 +75,8 @@ def print_json(record: RunRecord, out: TextIO) -> None:
     """Print a record as the JSON that ``schema-2.json`` describes.
 
     :param record: the run.
-    :param out: where to.
+    :param out: where to; a terminal gets ASCII alone, which steers none.
     """
-    json.dump(record.model_dump(mode="json"), out, indent=1, ensure_ascii=False)
+    json.dump(record.model_dump(mode="json"), out, indent=1, ensure_ascii=out.isatty())
     out.write("\n")
     out.flush()

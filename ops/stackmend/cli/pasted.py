@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: Bytes of the end of a text that are read: more than all that is looked at.
 MAXIMUM = 2 * 1024**2
 
+#: Where a process finds what it was started with.
+STREAMS = ("/dev/fd", "/proc/self/fd")
+
 #: Characters of a line.
 WIDTH = 80
 
@@ -41,7 +44,7 @@ def format_matches(matches: Sequence[Match]) -> str:
     :param matches: of :func:`diagnose`.
     """
     if not matches:
-        return "no incident that stackmend knows"
+        return "no known incident found"
     return "\n".join(line for match in matches for line in _format_match(match))
 
 
@@ -62,18 +65,23 @@ def _format_match(match: Match) -> Iterator[str]:
 
 def _read(path: Path) -> tuple[str, int]:
     """The end of a text, and how many lines before it are left out."""
-    source: AbstractContextManager[BinaryIO]
-    if str(path) == "-":
-        source = nullcontext(sys.stdin.buffer)
-    else:
-        controller_files.check(path)
-        source = path.open("rb")
     try:
-        with source as stream:
+        with _open(path) as stream:
             kept, dropped = _read_end(stream)
     except OSError as error:
         raise controller_files.Unreadable(f"cannot be read: {error.strerror}") from None
     return kept.decode(errors="replace"), dropped
+
+
+def _open(path: Path) -> AbstractContextManager[BinaryIO]:
+    if str(path) == "-":
+        if sys.stdin is None:
+            raise controller_files.Unreadable("cannot be read: standard input is closed")
+        return nullcontext(sys.stdin.buffer)
+    # A shell's <(command) is a pipe that somebody does write to.
+    if str(path.parent) not in STREAMS:
+        controller_files.check(path)
+    return path.open("rb")
 
 
 def _read_end(stream: BinaryIO) -> tuple[bytes, int]:

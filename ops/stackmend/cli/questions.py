@@ -103,4 +103,5 @@ def _ask(question: str, check: Callable[[str], T], default: str | None = None) -
 
 def is_interactive() -> bool:
     """Whether a person can be asked."""
-    return sys.stdin.isatty()
+    # Where it is closed there is none.
+    return sys.stdin is not None and sys.stdin.isatty()

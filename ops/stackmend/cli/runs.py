@@ -162,6 +162,9 @@ def _classify_end(error: click.ClickException | None, output: Output, *, detaile
     # That no host is left is no more than the record says of each.
     if error is not None and (record is None or type(cause) is not PyinfraError):
         _show_error(error)
+    if record is None and output.lost:
+        click.echo("Error: there is no record of the run: how it ended is not known", err=True)
+        return exit_codes.FAILED
     if record is None:
         if error is None:
             click.echo("Error: the inventory names no host, or --limit leaves none", err=True)

@@ -19,7 +19,7 @@ from stackmend.connection import (
     script,
 )
 from stackmend.incidents.state import Log, LogLine, Symptoms
-from stackmend.redaction import format_safe_line
+from stackmend.redaction import format_foreign_line, format_safe_line
 
 #: How far back logs are read, and how many lines of each.
 MINUTES = 10
@@ -129,7 +129,7 @@ def _parse_stamped(lines: Sequence[str], now: float) -> Iterator[LogLine]:
                 age = _make_age(now, _parse_time(match[1] + match[2]))
             line = match[3]
         if line.strip():
-            yield LogLine(text=format_safe_line(line), age=age)
+            yield LogLine(text=format_foreign_line(line), age=age)
 
 
 def _parse_numbered(lines: Sequence[str], now: float) -> tuple[LogLine, ...]:
@@ -139,7 +139,7 @@ def _parse_numbered(lines: Sequence[str], now: float) -> tuple[LogLine, ...]:
         age = _make_age(now, float(match[1])) if match else None
         text = match[2] if match else line
         if text.strip():
-            found.append(LogLine(text=format_safe_line(text), age=age))
+            found.append(LogLine(text=format_foreign_line(text), age=age))
     return tuple(found)
 
 

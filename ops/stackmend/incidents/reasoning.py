@@ -99,13 +99,13 @@ def _search(incident: Incident, observations: Observations) -> _Case:
         for room in observations.rooms:
             case.things += [(room, thing) for thing in _list_met(incident, room)]
         case.lines += [
-            (_fit(str(subject)), Evidence.model_validate(line))
+            (_fit(str(subject)), _fit_evidence(Evidence.model_validate(line)))
             for subject, line in islice(incident.find(observations), MOST_LINES)
         ]
         for log in observations.symptoms.logs:
             if line := _search_log(incident, log):
                 case.logs.append((log.subject, line))
-    except Exception as error:  # one that raises, such as a user's, hides no other
+    except (Exception, SystemExit) as error:  # one that raises, as a user's may, hides no other
         reason = f"its search raised {type(error).__name__}: {error}"
         case.crash = make_printable(reason, VALUE_LIMIT)
     return case
@@ -379,3 +379,8 @@ def _list_notes(observations: Observations, claimed: Collection[int]) -> Iterato
 
 def _fit(line: str) -> str:
     return make_printable(line, VALUE_LIMIT)
+
+
+def _fit_evidence(evidence: Evidence) -> Evidence:
+    fields = {"line": _fit(evidence.line), "source": _fit(evidence.source)}
+    return evidence.model_copy(update=fields)

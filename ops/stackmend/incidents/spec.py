@@ -18,7 +18,9 @@ from stackmend.incidents.state import SOURCES, Observations, Source
 MOST_MATCHES = 4096
 
 _LITERALS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.S)
-_BOUND = re.compile(r"\{(\d*)(,?)(\d*)\}(\+?)")
+# The beginning of a group, its end, an alternative, an option, a bound; all but the options that
+# give nothing back.
+_STEP = re.compile(r"(\()\??|([)|])|\?(?!\+)|\{(\d*),(\d+)\}(?!\+)")
 
 
 def _check_pattern(pattern: str) -> str:
@@ -33,24 +35,38 @@ def _check_pattern(pattern: str) -> str:
     if compiled.search(""):
         raise ValueError("matches the empty text; name at least one word of the symptom")
     bare = _LITERALS.sub("x", pattern)
-    if re.search(r"\*|(?<!\})\+", bare):
+    if re.search(r"\*|(?<![?}])\+", bare):
         raise ValueError("repeats without an end (* or +); write {0,200} or {1,200}")
-    count = 2 ** bare.replace("(?", "").count("?")
-    for least, comma, most, possessive in _BOUND.findall(bare):
-        if comma and not most:
-            raise ValueError("repeats without an end ({n,}); write {n,200}")
-        if comma and not possessive:
-            count *= int(most) - int(least or 0) + 1
-    if re.search(r"\)\{", bare):
+    if re.search(r"\{\d*,\}", bare):
+        raise ValueError("repeats without an end ({n,}); write {n,200}")
+    if re.search(r"\)(?:\{|\?\+)", bare):
         raise ValueError("repeats a group; write its alternatives out")
+    count = _count_matches(bare)
     if count > MOST_MATCHES:
         raise ValueError(
-            f"may match in {count} ways; {MOST_MATCHES} are the most: lower its bounds, or have "
-            "them give nothing back: {1,63}+"
+            f"may match in {count} ways; {MOST_MATCHES} are the most: lower its bounds, have them "
+            "give nothing back ({1,63}+), or name fewer alternatives"
         )
     if re.search(r"[A-Z]", re.sub(r"\\.", "", pattern)):
         raise ValueError("must be in small letters: texts are compared without regard to case")
     return pattern
+
+
+def _count_matches(bare: str) -> int:
+    """In how many ways a pattern may match at one place: what follows it is tried after each."""
+    # Of each group that is open: those of the alternatives before, and of the one that is read.
+    open_groups = [[0, 1]]
+    for opens, closes, least, most in _STEP.findall(bare):
+        if opens:
+            open_groups.append([0, 1])
+        elif closes == "|":
+            open_groups[-1] = [sum(open_groups[-1]), 1]
+        elif closes and len(open_groups) > 1:
+            matches = sum(open_groups.pop())
+            open_groups[-1][1] *= matches
+        elif not closes:
+            open_groups[-1][1] *= int(most) - int(least or 0) + 1 if most else 2
+    return sum(open_groups[-1])
 
 
 def _check_optional(pattern: str) -> str:

@@ -12,8 +12,8 @@ from stackmend.diagnosis import Severity
 from stackmend.frozen import Frozen
 from stackmend.incidents.known import KNOWN
 from stackmend.incidents.spec import Incident
-from stackmend.redaction import format_safe_line
-from stackmend.text import VALUE_LIMIT
+from stackmend.redaction import redact, redact_likely
+from stackmend.text import VALUE_LIMIT, make_printable
 
 #: Characters of a text that are read, the last ones: the end of a log explains it.
 MAXIMUM = 256 * 1024
@@ -141,16 +141,22 @@ def _make_match(hit: _Hit, text: str, offset: int) -> Match:
     start = text.rfind("\n", 0, hit.start) + 1
     end = text.find("\n", hit.start)
     line = text[start : end if end >= 0 else len(text)]
-    if len(line) > VALUE_LIMIT:
-        begin = max(0, hit.start - start - _BEFORE)
-        line = ("…" if begin else "") + line[begin:]
+    # All of it is cleaned before it is cut: half of a secret would not be known again.
+    clean = _hide(line)
+    if len(clean) > VALUE_LIMIT:
+        begin = max(0, len(_hide(line[: hit.start - start])) - _BEFORE)
+        clean = ("…" if begin else "") + clean[begin:]
     return Match(
         incident=incident.id,
         title=incident.title,
         severity=incident.severity,
-        line=format_safe_line(line.strip(), VALUE_LIMIT),
+        line=make_printable(clean.strip(), VALUE_LIMIT),
         number=offset + text.count("\n", 0, hit.start),
         remedy=incident.remedy,
         inventory=incident.inventory,
         proof=incident.proof,
     )
+
+
+def _hide(line: str) -> str:
+    return redact_likely(redact(line))

@@ -65,9 +65,9 @@ def _format_host(name: str, diagnosis: Diagnosis, width: int) -> Iterator[tuple[
     yield from _wrap(f"{name}: {state} ({count})", "", width, style)
     for finding in diagnosis.findings:
         yield from _format_finding(finding, width)
-    for reason, names in _group(unknown):
+    for reason, names in group_by_reason(unknown):
         yield from _wrap(f"unknown  {names}: {reason}", "  ", width, "yellow")
-    for reason, names in _group(skipped):
+    for reason, names in group_by_reason(skipped):
         yield from _wrap(f"skipped  {names}: because of {reason}", "  ", width)
     if diagnosis.notes:
         yield from _wrap("notes, which fail nothing:", "  ", width, "dim")
@@ -75,8 +75,11 @@ def _format_host(name: str, diagnosis: Diagnosis, width: int) -> Iterator[tuple[
             yield from _wrap(note, "    ", width, "dim")
 
 
-def _group(checks: Sequence[CheckOutcome]) -> Iterator[tuple[str, str]]:
-    """The reasons, each with the names of the checks that have it."""
+def group_by_reason(checks: Sequence[CheckOutcome]) -> Iterator[tuple[str, str]]:
+    """The reasons, each with the names of the checks that have it.
+
+    :param checks: those of one status.
+    """
     for reason in dict.fromkeys(check.reason for check in checks):
         yield reason, ", ".join(check.name for check in checks if check.reason == reason)
 
@@ -114,9 +117,15 @@ def _format_evidences(evidence: Sequence[Evidence]) -> Iterator[str]:
 
 
 def _format_evidence(evidence: Evidence) -> str:
-    age = evidence.age
-    when = "" if age is None else ", now" if age < 1 else f", {_format_age(age)} ago"
-    return f"{evidence.line} [{evidence.source}{when}]"
+    return f"{evidence.line} [{evidence.source}{format_when(evidence.age)}]"
+
+
+def format_when(age: float | None) -> str:
+    """When a line was written, to stand behind its source; empty where that is not known.
+
+    :param age: seconds between the line and its reading.
+    """
+    return "" if age is None else ", now" if age < 1 else f", {_format_age(age)} ago"
 
 
 def _format_age(seconds: float) -> str:

@@ -37,15 +37,26 @@ def write_text(path: Path, text: str) -> None:
 
     Raises ``OSError`` where it cannot be written.
     """
+    write(path, text.encode())
+
+
+def write(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file: a reader sees all of it or nothing, and may read it as soon as it is there.
+
+    :param path: the file; its directory is made if it is missing, for this user alone
+    :param data: what it is to hold
+    :param mode: who may read and write it
+
+    Raises ``OSError`` where it cannot be written.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with NamedTemporaryFile(
-        "w", dir=path.parent, prefix=".", suffix=".tmp", delete=False, encoding="utf-8"
-    ) as file:
+    with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
         temporary = Path(file.name)
         try:
-            file.write(text)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
+            os.fchmod(file.fileno(), mode)
             temporary.rename(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -53,15 +64,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, wait: float = BUSY) -> Iterator[None]:
     """Keep other runs from a file while it is read, changed and written.
 
     :param path: the file; the lock lies hidden beside it, and is free once its process has ended.
+    :param wait: seconds for which another run may keep it.
 
-    Raises ``OSError`` where another run keeps it for fifteen seconds.
+    Raises ``BlockingIOError`` where another run keeps it for longer.
     """
     with path.with_name(f".{path.name}.lock").open("a") as file:
-        until = time.monotonic() + BUSY
+        until = time.monotonic() + wait
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

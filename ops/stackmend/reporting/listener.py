@@ -30,3 +30,7 @@ class Listener(ABC):
         :param record: the run; no registered secret is in it.
         :param path: where it was written, ``None`` if it was not.
         """
+
+    @abstractmethod
+    def on_no_record(self) -> None:
+        """Hear that the run has ended and that there is no record of it, as is said on stderr."""

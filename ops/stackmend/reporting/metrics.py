@@ -113,7 +113,7 @@ def update(history: History, record: RunRecord, inventory: Collection[str]) -> H
     ended = record.ended.timestamp()
     for name, host in record.hosts.items():
         # A run that asks nothing of a host, or leaves it to another one, says nothing of how it is.
-        if name in inventory and not (host.outcome in ("unmanaged", "locked") and name in known):
+        if name in inventory and host.outcome not in ("unmanaged", "locked"):
             before = known.get(name) or HostState(outcome="unknown", last_run=ended)
             known[name] = before.add(host, ended)
     return History(hosts=known)

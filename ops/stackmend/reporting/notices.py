@@ -7,11 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from stackmend.reporting.state import WELL, HostRecord, RunRecord
+from stackmend.reporting.state import MEANINGS, WELL, HostRecord, RunRecord, State
 from stackmend.text import make_printable
-
-#: How a host is, as far as anybody has to hear of it.
-State = Literal["well", "broken", "needs you"]
 
 #: What a message says of a host.
 Event = Literal["broke", "needs you", "well again", "mended", "flapping"]
@@ -90,7 +87,7 @@ def decide(
     after = {name: host for name, host in known.items() if at - host.met < KEEP}
     notices = []
     for name, host in record.hosts.items() if record.mode == "apply" else ():
-        state = _classify(host)
+        state = MEANINGS[host.outcome].state
         if state is None:
             continue
         mended = host.outcome == "changed" and any(_list_faults(host))
@@ -133,15 +130,6 @@ def compose(notices: Sequence[Notice]) -> Message:
     elif "well again" in events:
         kind = "success"
     return Message(title=f"stackmend: {title}", body="\n".join(lines), kind=kind)
-
-
-def _classify(host: HostRecord) -> State | None:
-    """How a host is; ``None`` where the run says nothing of it."""
-    if host.outcome in WELL:
-        return "well"
-    if host.outcome == "refused":
-        return "needs you"
-    return "broken" if host.outcome in ("failed", "unreachable") else None
 
 
 def _follow(

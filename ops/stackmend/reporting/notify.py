@@ -6,8 +6,10 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,11 +19,12 @@ from stackmend import controller_files
 from stackmend.answers import read_json
 from stackmend.reporting import files, notices
 from stackmend.reporting.notices import Known
+from stackmend.text import LINE_LIMIT, make_printable
 
 if TYPE_CHECKING:
     from stackmend.reporting.state import RunRecord
 
-#: Seconds that all messages and the ping of one run may take together.
+#: Seconds that all messages and the ping of one run may take, the wait for other runs among them.
 LIMIT = 10.0
 
 #: Bytes of what is known of very many hosts.
@@ -53,15 +56,35 @@ def send(
     :param record: the run, without secrets; of a dry one nothing is sent.
     :param summary: what a ping carries.
     :param targets: addresses in Apprise's form.
-    :param ping: the address of a dead man's switch in the protocol of healthchecks.io.
-    :returns: what did not arrive, without its address.
-    :raises OSError: what was sent cannot be remembered.
+    :param ping: the address of a dead man's switch in the protocol of healthchecks.io; it waits for
+        no other run.
+    :returns: what did not arrive or cannot be remembered, without its address.
+    :raises OSError: what sends them cannot be started.
     """
     if record.mode == "dry":
         return []
+    until = time.monotonic() + LIMIT
+    pinging = _start_ping(_format_ping(ping, record), summary) if ping else None
+    failed: list[str] = []
+    try:
+        if targets:
+            failed += _send_notices(directory, record, targets, until)
+    except BlockingIOError as error:
+        failed.append(f"nothing was sent: {error}; the next run tries again")
+    except OSError as error:
+        failed.append(f"what was sent cannot be remembered: {error}")
+    finally:
+        if pinging is not None and not _finish(pinging, None, until):
+            failed.append("the ping did not arrive")
+    return failed
+
+
+def _send_notices(
+    directory: Path, record: RunRecord, targets: Sequence[str], until: float
+) -> Iterator[str]:
     path = directory / NAME
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with files.lock(path):
+    with files.lock(path, (until - time.monotonic()) / 2):
         notified = _read(path)
         items: list[dict[str, Any]] = []
         # Another inventory may have other targets, and its records here.
@@ -79,24 +102,15 @@ def send(
             if found:
                 items.append({"url": url, **notices.compose(found).model_dump()})
                 waiting.append((key, after))
-        if ping:
-            items.append({"url": _format_ping(ping, record), "kind": "ping", "body": summary})
-        arrived = set(_run_sender(items)) if items else set()
+        arrived = _finish(_start(), json.dumps(items), until) if items else set()
         for number, (key, after) in enumerate(waiting):
             if number in arrived:
                 known[key] = after
         changed = Notified(targets=known)
-        if targets and changed != notified:
+        if changed != notified:
             files.write_json(path, changed.model_dump(mode="json"))
-    missing = len(waiting) - len(arrived & set(range(len(waiting))))
-    failed = []
-    if missing:
-        failed.append(
-            f"{missing} of {len(waiting)} messages did not arrive; the next run tries again"
-        )
-    if ping and len(items) - 1 not in arrived:
-        failed.append("the ping did not arrive")
-    return failed
+    if missing := len({*range(len(waiting))} - arrived):
+        yield f"{missing} of {len(waiting)} messages did not arrive; the next run tries again"
 
 
 def _format_ping(url: str, record: RunRecord) -> str:
@@ -114,20 +128,34 @@ def _read(path: Path) -> Notified:
         return Notified()
 
 
-def _run_sender(items: Sequence[dict[str, Any]]) -> Iterable[int]:
-    """The numbers of those that arrived within the limit."""
-    command = [sys.executable, "-P", "-m", "stackmend.reporting.sender"]
-    text = json.dumps(items)
-    with subprocess.Popen(  # noqa: S603 - this program's own module
-        command,
+def _start() -> subprocess.Popen[str]:
+    """What sends, which waits for what it is to send."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "stackmend.reporting.sender"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-    ) as process:
+    )
+
+
+def _start_ping(url: str, summary: str) -> subprocess.Popen[str]:
+    process = _start()
+    assert process.stdin is not None
+    # It fits into the pipe, however late the process reads it.
+    body = make_printable(summary, LINE_LIMIT)
+    with suppress(BrokenPipeError), process.stdin as stdin:
+        stdin.write(json.dumps([{"url": url, "kind": "ping", "body": body}]))
+    process.stdin = None
+    return process
+
+
+def _finish(process: subprocess.Popen[str], items: str | None, until: float) -> set[int]:
+    """The numbers of those that arrived in time; the process is ended then."""
+    with process:
         try:
-            output, _ = process.communicate(text, timeout=LIMIT)
+            output, _ = process.communicate(items, timeout=max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             output, _ = process.communicate()
-    return [int(line) for line in output.split() if line.isdecimal()]
+    return {int(line) for line in output.split() if line.isdecimal()}

@@ -1,7 +1,8 @@
 """What one run of pyinfra found, planned, did, refused and measured, as it is written to disk."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -24,8 +25,39 @@ Outcome = Literal[
     "unknown",
 ]
 
+#: How a host is, as far as anybody has to hear of it.
+State = Literal["well", "broken", "needs you"]
+
+
+class Meaning(NamedTuple):
+    """What an outcome means to whoever is shown it, or hears of it.
+
+    :param colour: on a terminal.
+    :param mark: on a page.
+    :param state: how the host is then; ``None`` where the run does not say.
+    """
+
+    colour: str
+    mark: Literal["good", "warn", "bad", "quiet"]
+    state: State | None = None
+
+
+MEANINGS: Mapping[Outcome, Meaning] = {
+    "converged": Meaning("green", "good", "well"),
+    "changed": Meaning("yellow", "good", "well"),
+    "drifted": Meaning("yellow", "warn"),
+    "refused": Meaning("magenta", "warn", "needs you"),
+    "locked": Meaning("magenta", "warn"),
+    "failed": Meaning("red", "bad", "broken"),
+    "unreachable": Meaning("red", "bad", "broken"),
+    "unmanaged": Meaning("cyan", "quiet"),
+    "unknown": Meaning("red", "bad"),
+}
+
 #: Outcomes after which the host is as its inventory wants it.
-WELL: frozenset[Outcome] = frozenset({"converged", "changed"})
+WELL: frozenset[Outcome] = frozenset(
+    outcome for outcome, meaning in MEANINGS.items() if meaning.state == "well"
+)
 
 
 def _check_offset(value: datetime) -> datetime:

@@ -14,17 +14,6 @@ if TYPE_CHECKING:
 
     from stackmend.reporting.state import HostRecord, OperationRecord, Planned, RunRecord
 
-_COLOURS = {
-    "converged": "green",
-    "changed": "yellow",
-    "drifted": "yellow",
-    "refused": "magenta",
-    "locked": "magenta",
-    "failed": "red",
-    "unreachable": "red",
-    "unmanaged": "cyan",
-    "unknown": "red",
-}
 #: Lines of a finding's evidence that are shown.
 EVIDENCE_LINES = 6
 
@@ -55,7 +44,7 @@ def show(record: RunRecord, path: Path | None, out: TextIO, *, all_findings: boo
             _make_table(others, out)
         for line in lines:
             print(f"    {make_printable(line, LINE_LIMIT)}", file=out)
-    print(f"--> stackmend: {format_last_line(record, path)}", file=out)
+    print(f"--> stackmend: {make_printable(format_last_line(record, path), LINE_LIMIT)}", file=out)
 
 
 def format_record(record: RunRecord, *, all_findings: bool = False) -> Iterator[str]:
@@ -160,12 +149,14 @@ def _make_table(record: RunRecord, out: TextIO) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from stackmend.reporting.state import MEANINGS
+
     table = Table("host", "outcome", "found", "done", "refused", "errors", "seconds")
     for name, host in record.hosts.items():
         operations = host.operations
         table.add_row(
             Text(make_printable(name)),
-            Text(host.outcome, style=_COLOURS[host.outcome]),
+            Text(host.outcome, style=MEANINGS[host.outcome].colour),
             str(sum(len(op.findings) for op in operations)),
             str(sum(len(op.done) for op in operations)),
             str(sum(len(op.refusals) for op in operations)),

@@ -31,9 +31,9 @@ def write(path: Path, record: RunRecord, inventory: Collection[str]) -> None:
     :param path: the ``.prom`` file; its directory has to be there.
     :param record: the run, without secrets.
     :param inventory: the names of all hosts of the inventory, also of those that the run left out.
-    :raises OSError: it cannot be written, or another run keeps it for ten seconds.
+    :raises OSError: it cannot be written, or another run keeps it for fifteen seconds.
     """
-    from prometheus_client import CollectorRegistry, write_to_textfile
+    from prometheus_client import CollectorRegistry, generate_latest
 
     from stackmend.reporting import files, metrics
 
@@ -45,8 +45,7 @@ def write(path: Path, record: RunRecord, inventory: Collection[str]) -> None:
         files.write_json(kept, history.model_dump(mode="json"))
         registry = CollectorRegistry()
         registry.register(metrics.Families(history, version("stackmend")))
-        write_to_textfile(str(path), registry)
-        path.chmod(MODE)
+        files.write(path, generate_latest(registry), MODE)
 
 
 def _read(path: Path) -> History:

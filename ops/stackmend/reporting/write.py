@@ -31,7 +31,7 @@ KEEP = 1000
 
 
 def conclude(run: Run) -> Path | None:
-    """Write the record of a run, print its summary, and return where it lies.
+    """Write the record of a run, show it, tell whoever is to hear of it, and return where it lies.
 
     :param run: what was collected; no registered secret appears in the record
 
@@ -49,46 +49,59 @@ def conclude(run: Run) -> Path | None:
             path = save(data, find_directory(run), record.ended, run.id)
         except OSError as error:
             print(f"--> stackmend: the report could not be written: {error}", file=sys.stderr)
-        _write_metrics(run, record)
-        _notify(run, record, path)
+    except Exception as error:  # the report must never be what breaks the end of a run
+        print(f"--> stackmend: no report: {format_safe_line(repr(error))}", file=sys.stderr)
+        if listener := get_listener():
+            listener.on_no_record()
+        return None
+    _show(record, path)
+    _write_metrics(run, record)
+    _notify(run, record, path)
+    return path
+
+
+def _show(record: RunRecord, path: Path | None) -> None:
+    try:
         if listener := get_listener():
             listener.on_record(record, path)
         else:
             summary.show(record, path, sys.stderr)
-    except Exception as error:  # the report must never be what breaks the end of a run
-        print(f"--> stackmend: no report: {format_safe_line(repr(error))}", file=sys.stderr)
-        return None
-    return path
+    except Exception as error:  # it is written all the same
+        reason = format_safe_line(repr(error))
+        print(f"--> stackmend: the run cannot be shown: {reason}", file=sys.stderr)
 
 
 def _write_metrics(run: Run, record: RunRecord) -> None:
     if not (chosen := _find_setting(run, "metrics")):
         return
-    from stackmend.reporting import textfile
-
-    path = Path(run.state.cwd or ".") / Path(str(chosen)).expanduser()
     try:
+        from stackmend.reporting import textfile
+
+        path = Path(run.state.cwd or ".") / Path(str(chosen)).expanduser()
         textfile.write(path, record, {host.name for host in run.state.inventory})
-    except (OSError, ImportError) as error:
-        # They tell of a run; they fail none.
-        print(f"--> stackmend: the metrics could not be written: {error}", file=sys.stderr)
+    except Exception as error:  # they tell of a run; they fail none
+        print(f"--> stackmend: the metrics could not be written: {_name(error)}", file=sys.stderr)
 
 
 def _notify(run: Run, record: RunRecord, path: Path | None) -> None:
     """Who ends a run by a signal knows of it, and waits for its end."""
-    targets = [_reveal(url) for url in _find_setting(run, "notify") or ()]
-    ping = _reveal(_find_setting(run, "ping") or "")
-    if not (targets or ping) or signals.get_signal():
-        return
-    from stackmend.reporting import notify
-
-    last_line = summary.format_last_line(record, path)
     try:
+        targets = [_reveal(url) for url in _find_setting(run, "notify") or ()]
+        ping = _reveal(_find_setting(run, "ping") or "")
+        if not (targets or ping) or signals.get_signal():
+            return
+        from stackmend.reporting import notify
+
+        last_line = summary.format_last_line(record, path)
         failed = notify.send(find_directory(run), record, last_line, targets, ping)
-    except OSError as error:
-        failed = [f"what was sent cannot be remembered: {error}"]
+    except Exception as error:  # they tell of a run; they fail none
+        failed = [f"the notices could not be sent: {_name(error)}"]
     for reason in failed:
         print(f"--> stackmend: {reason}", file=sys.stderr)
+
+
+def _name(error: Exception) -> str:
+    return format_safe_line(str(error) if isinstance(error, OSError) else repr(error))
 
 
 def _reveal(value: Any) -> str:
@@ -255,28 +268,31 @@ def _classify_outcome(
 
 
 def _classify_trouble(operations: Sequence[OperationRecord], *, failed: bool) -> Outcome | None:
-    refusals = [refusal for op in operations for refusal in op.refusals]
+    refused = _classify_refusals(operations)
     erred = any(op.errors and op.succeeded is not True for op in operations)
-    if erred or (failed and not refusals):
-        return "failed"
-    if refusals:
-        locked = all(isinstance(refusal, Locked) for refusal in refusals)
-        return "locked" if locked else "refused"
-    return None
+    return "failed" if erred or (failed and not refused) else refused
+
+
+def _classify_refusals(operations: Sequence[OperationRecord]) -> Outcome | None:
+    refusals = [refusal for op in operations for refusal in op.refusals]
+    if not refusals:
+        return None
+    return "locked" if all(isinstance(each, Locked) for each in refusals) else "refused"
 
 
 def _classify_observed(run: Run, host: Host, operations: Sequence[OperationRecord]) -> Outcome:
     """What a host is that was only observed; what could not be read is never well."""
     diagnosis = run.diagnoses.get(host.name)
-    if host in run.state.failed_hosts or any(op.errors for op in operations):
+    if host in run.state.failed_hosts:
         return "failed"
     if diagnosis is None:
         return "unknown"
-    if any(op.refusals for op in operations):
-        return "refused"
+    if refused := _classify_refusals(operations):
+        return refused
     if diagnosis.findings or any(op.planned for op in operations):
         return "drifted"
-    return "unknown" if diagnosis.list_unknown() else "converged"
+    erred = any(op.errors for op in operations)
+    return "unknown" if erred or diagnosis.list_unknown() else "converged"
 
 
 def _forecast(run: Run, host: Host, operations: Sequence[OperationRecord]) -> Outcome:

@@ -189,9 +189,9 @@ SERVICE_UNREACHABLE = Incident(
             ),
         ),
         TextPattern(
-            pattern=r"(?:connecterror|connectionerror|connection ?refused ?error|gaierror)\b.{0,80}"
-            r"(?:\[(?:errno|winerror) (?:111|-2|-3|-5|61|10061|11001)\]|all connection attempts"
-            r" failed)",
+            pattern=r"(?:connecterror|connectionerror|connectionrefusederror"
+            r"|connection refused error|gaierror)\b.{0,80}"
+            r"(?:\[[a-z]{5,8}+ (?:111|-2|-3|-5|61|10061|11001)\]|all connection attempts failed)",
             examples=(
                 "httpx.ConnectError: [Errno 111] Connection refused",
                 "httpx.ConnectError: All connection attempts failed",

@@ -11,6 +11,13 @@ from stackmend.incidents.state import Observations
 #: A port that is published to all: the address, the host's port, the container's.
 _PUBLISHED = re.compile(r"(?P<address>[0-9a-f.:]{2,45}):(?P<port>\d{1,5})->(?P<inner>\d{1,5}/tcp)")
 _REDIS = re.compile(r"(?:^|/)(?:redis|valkey|keydb|redis-stack(?:-server)?)(?:[:@]|$)")
+_SERVER = re.compile(r"(?:.*/)?(?:redis|valkey|keydb)-server")
+#: What images begin their server with; another program may do anything.
+_ENTRYPOINT = re.compile(r"(?:.*/)?(?:docker-)?entrypoint\.sh")
+#: Options that ask for a password, let only the container itself in, or name a file that may.
+_GUARDED = re.compile(r"--?(?:requirepass|user|aclfile|include|bind|protected-mode)")
+#: Variables that images make a password or options from.
+_GUARDING = re.compile(r"pass|auth|secret|acl|args|flags|opts|conf", re.I)
 _OLLAMA = re.compile(r"(?:^|/)ollama(?:[:@]|$)")
 
 
@@ -18,7 +25,7 @@ class _Exposed(Incident):
     """Derived from what containers publish on addresses that are not the host's own alone."""
 
     def has_service(self, container: Container) -> bool:
-        """Whether a container runs what this incident is about, without a password."""
+        """Whether a container runs what this incident is about, and surely without a password."""
         raise NotImplementedError
 
     def find(self, observations: Observations) -> Iterator[tuple[str, Evidence]]:
@@ -44,7 +51,28 @@ class _RedisExposed(_Exposed):
     def has_service(self, container: Container) -> bool:
         if not _REDIS.search(container.image):
             return False
-        return "requirepass" not in str(container.shape.get("command"))
+        shape = container.shape
+        return not (
+            _is_guarded(_list_words(shape.get("entrypoint")), _list_words(shape.get("command")))
+            or any(map(_GUARDING.search, shape.get("environment") or ()))
+            or any(path.endswith(".conf") for path in shape.get("volumes") or ())
+        )
+
+
+def _list_words(command: object) -> list[str]:
+    parts = command if isinstance(command, list | tuple) else [command or ""]
+    return [word for part in parts for word in str(part).split()]
+
+
+def _is_guarded(entrypoint: list[str], command: list[str]) -> bool:
+    """Whether what a container of redis was started with may ask for a password."""
+    if entrypoint and _ENTRYPOINT.fullmatch(entrypoint[-1]):
+        entrypoint = []
+    words = [*entrypoint, *command]
+    options = words[1:] if words and _SERVER.fullmatch(words[0]) else words
+    # What stands before the options is the file of its settings, or another program.
+    named = bool(options) and not options[0].startswith("--")
+    return named or any(map(_GUARDED.match, options))
 
 
 class _OllamaExposed(_Exposed):

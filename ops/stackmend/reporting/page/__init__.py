@@ -14,8 +14,9 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from stackmend.reporting.diagnoses import format_when, group_by_reason
 from stackmend.reporting.files import write_text
-from stackmend.reporting.state import HostRecord, RunRecord
+from stackmend.reporting.state import MEANINGS, HostRecord, Outcome, RunRecord
 from stackmend.text import LINE_LIMIT, format_limit, make_printable
 
 #: Runs before this one that are shown with it.
@@ -23,16 +24,6 @@ MOST_BEFORE = 30
 
 #: Hosts up to which all are unfolded.
 MOST_OPEN = 3
-
-#: What an outcome looks like; a word stands beside each colour.
-_MARKS = {
-    "converged": "good",
-    "changed": "good",
-    "unmanaged": "quiet",
-    "drifted": "warn",
-    "locked": "warn",
-    "refused": "warn",
-}
 
 
 def write(path: Path, record: RunRecord, before: Iterable[RunRecord] = ()) -> None:
@@ -91,8 +82,8 @@ def _get_end(record: RunRecord) -> datetime:
     return record.ended
 
 
-def _get_mark(outcome: str) -> str:
-    return _MARKS.get(outcome, "bad")
+def _get_mark(outcome: Outcome) -> str:
+    return MEANINGS[outcome].mark
 
 
 def _count(record: RunRecord | HostRecord, field: str) -> int:
@@ -133,11 +124,13 @@ def _make_environment() -> Environment:
         finalize=_make_visible,
     )
     environment.filters |= {
+        "age": format_when,
         "count": _count,
         "duration": _format_duration,
         "exact": repr,
         "mark": _get_mark,
         "outcomes": format_outcomes,
+        "reasons": group_by_reason,
         "seconds": _sum_seconds,
         "time": _format_time,
     }

@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
+from stackmend.reporting.files import write
 from stackmend.worker.benchmark.state import Result
 from stackmend.worker.pictures.arrange import build_content
 from stackmend.worker.pictures.charts import draw_png
@@ -101,17 +101,7 @@ def _read_umask() -> int:
 
 
 def _write(path: Path, data: bytes) -> Path:
+    # As any file and directory that the user makes: others may read it where the user lets them.
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            # As any file that the user makes: others may read it where the user lets them.
-            os.fchmod(file.fileno(), 0o666 & ~_read_umask())
-            temporary.rename(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    write(path, data, 0o666 & ~_read_umask())
     return path
