@@ -54,7 +54,7 @@ def _format_match(match: Match) -> Iterator[str]:
         WIDTH,
         subsequent_indent="  ",
     )
-    rows = {"seen": f"{match.line} [line {match.number}]"}
+    rows = {"found": f"{match.line} [line {match.number}]"}
     rows |= zip(_LABELS, (match.remedy, match.inventory, match.proof), strict=True)
     for label, text in rows.items():
         if text:

@@ -4,6 +4,7 @@ The texts are those of Docker, git, curl, requests, redis-py, httpx, Node.js, Go
 what Windows says in Portuguese where these run in Docker Desktop or beside it.
 """
 
+from stackmend.connectivity.faults import FaultName
 from stackmend.incidents.spec import Incident, StatePattern, TextPattern
 
 _CHAIN = frozenset(
@@ -343,6 +344,29 @@ MODEL_MISSING = Incident(
     proof="models.pulled has each model answer a request",
 )
 
+#: What keeps a host from the outside, in the words of `connectivity`. A refusal is none where a
+#: text alone says so: whoever refuses may be a service of the stack.
+_OUTSIDE: frozenset[FaultName] = frozenset(
+    {
+        "name",
+        "timeout",
+        "resolver",
+        "dns-server",
+        "dns-blocked",
+        "route",
+        "ipv6",
+        "loss",
+        "docker-proxy",
+        "proxy",
+        "portal",
+        "tls",
+        "protocol",
+        "reset",
+        "empty-reply",
+        "outage",
+    }
+)
+
 NETWORK_OUTSIDE = Incident(
     id="network-outside",
     title="git or Docker cannot reach the outside: name, route or connection fails",
@@ -423,50 +447,11 @@ NETWORK_OUTSIDE = Incident(
             ),
         ),
     ),
-    faults=frozenset(
-        {
-            "name",
-            "timeout",
-            "resolver",
-            "dns-server",
-            "dns-blocked",
-            "route",
-            "ipv6",
-            "loss",
-            "docker-proxy",
-            "proxy",
-            "portal",
-            "tls",
-            "protocol",
-            "reset",
-            "empty-reply",
-            "outage",
-        }
-    ),
+    faults=_OUTSIDE,
     states=(
         StatePattern(
             operation="connectivity.checked",
-            kinds=frozenset(
-                {
-                    "name",
-                    "timeout",
-                    "refused",
-                    "resolver",
-                    "dns-server",
-                    "dns-blocked",
-                    "route",
-                    "ipv6",
-                    "loss",
-                    "docker-proxy",
-                    "proxy",
-                    "portal",
-                    "tls",
-                    "protocol",
-                    "reset",
-                    "empty-reply",
-                    "outage",
-                }
-            ),
+            kinds=_OUTSIDE | {"refused"},
             cause=r"^.{1,400}+(?<!, in containers alone)$",
             notes=True,
         ),

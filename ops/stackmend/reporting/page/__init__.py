@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from stackmend.pages import make_policy
 from stackmend.reporting.diagnoses import format_when, group_by_reason
 from stackmend.reporting.files import write_text
 from stackmend.reporting.state import MEANINGS, HostRecord, Outcome, RunRecord
@@ -58,7 +57,7 @@ def render(record: RunRecord, before: Iterable[RunRecord] = ()) -> str:
             hosts=hosts,
             opened={name for name, host in hosts if len(hosts) <= MOST_OPEN or is_troubled(host)},
             earlier=earlier[: -MOST_BEFORE - 1 : -1],
-            policy=_make_policy(style),
+            policy=make_policy(style),
             style=Markup(style),  # noqa: S704  our own file
         )
     )
@@ -105,12 +104,6 @@ def _format_time(moment: datetime) -> str:
 def _format_duration(record: RunRecord) -> str:
     seconds = (record.ended - record.started).total_seconds()
     return f"{seconds:.1f} s" if seconds < 60 else format_limit(seconds)
-
-
-def _make_policy(style: str) -> str:
-    """What the page may do: use its one style sheet, known by its hash."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 def _make_environment() -> Environment:

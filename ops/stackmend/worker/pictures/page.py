@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable
 from importlib.resources import files
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from stackmend.pages import make_policy
 from stackmend.worker.benchmark.state import Result
 from stackmend.worker.figures import Figure
 from stackmend.worker.pictures import palette
@@ -42,16 +41,10 @@ def render_content(content: Content) -> str:
         .get_template("page.html.jinja")
         .render(
             content=content,
-            policy=_make_policy(style),
+            policy=make_policy(style),
             style=Markup(style),  # noqa: S704  our own file
         )
     )
-
-
-def _make_policy(style: str) -> str:
-    """What the page may do: use its one style sheet, known by its hash."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 def _make_environment() -> Environment:
