@@ -32,6 +32,9 @@ DEPLOYS = {
     "site": """Bring every host to what its `stack` says.
 
     What is wrong is found, mended and proven mended; the next run changes nothing.""",
+    "reconcile": """Keep every host as its `stack` says: what a schedule runs.
+
+    The same as `site`.""",
     "bootstrap": """Make new machines ready for a stack.
 
     A user, the clock, DNS and a container engine, as `access`, `resolver` and `engine` say.""",
