@@ -4,9 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from stackmend.addresses.state import (
-    Link,
-)
+from stackmend.addresses.state import Link
 from stackmend.checks.spec import (
     LONGEST_NAME,
     Check,

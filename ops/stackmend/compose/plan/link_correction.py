@@ -5,9 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from stackmend import addresses
 from stackmend.addresses import Sources
 from stackmend.addresses.secrecy import show
-from stackmend.addresses.state import (
-    Judgement,
-)
+from stackmend.addresses.state import Judgement
 from stackmend.compose import drift
 from stackmend.compose.plan.keepers import is_kept
 from stackmend.compose.plan.links import Links, list_images

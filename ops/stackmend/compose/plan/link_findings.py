@@ -7,9 +7,7 @@ from fnmatch import fnmatchcase
 
 from stackmend import addresses
 from stackmend.addresses.secrecy import show
-from stackmend.addresses.state import (
-    Judgement,
-)
+from stackmend.addresses.state import Judgement
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.draft import Draft
 from stackmend.compose.plan.keepers import find_keeper
@@ -208,7 +206,8 @@ def _find_unheard(draft: Draft, change: Change, line: str) -> None:
         change,
         f"it is {change.new} now, and {change.service} still calls {change.old}: the application "
         "keeps what it was set to at its first start, and ignores its environment",
-        "change it in the settings of the application itself, or {}",
+        "change it in the settings of the application itself",
+        ", or ",
         evidence=(line,),
     )
 
@@ -223,7 +222,8 @@ def _find_kept(draft: Draft, change: Change) -> None:
         change,
         f"stackmend cannot prove that {change.service} uses {change.new}: it was started with "
         f"{change.old} before, and may keep what it stored then; only its own settings show that",
-        "look at the settings of the application itself, and correct it there, or put {}",
+        "look at the settings of the application itself, and correct it there",
+        ", or put ",
         blocks=False,
     )
 
@@ -233,15 +233,17 @@ def _find_stored(
     change: Change,
     cause: str,
     remedy: str,
+    otherwise: str,
     *,
     evidence: Sequence[str] = (),
     blocks: bool = True,
 ) -> None:
     """Note what an application may have stored; how it reads its environment again where known."""
     keeper = find_keeper(draft.name_image(change.service))
-    known = remedy.format(keeper.remedy) if keeper else remedy.rpartition(", or ")[0]
+    if keeper:
+        remedy += otherwise + keeper.remedy
     subject = f"{change.service}.{change.variable}"
-    draft.find(subject, "link", cause, evidence=evidence, remedy=known, blocks=blocks)
+    draft.find(subject, "link", cause, evidence=evidence, remedy=remedy, blocks=blocks)
 
 
 def describe(judgement: Judgement) -> str:
