@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from stackmend.worker import figures
 from stackmend.worker.figures import Figure, Unit, format_figure, format_moment
-from stackmend.worker.pictures.palette import COLOURS, MARKERS, SERIES
+from stackmend.pages import COLOURS
+from stackmend.worker.pictures.palette import MARKERS, SERIES
 
 
 @pytest.mark.parametrize(
