@@ -140,6 +140,8 @@ def parse(text: str) -> Cells:
 
 
 def count(host: HostRecord, field: str) -> str:
+    if field == "findings" and host.diagnosis is not None:
+        return str(len(host.diagnosis.findings))
     own = len(host.errors) if field == "errors" else 0
     return str(own + sum(len(getattr(op, field)) for op in host.operations))
 
@@ -150,8 +152,9 @@ def test_its_figures_are_those_of_the_record() -> None:
     assert len(rows) == len(run.hosts)
     for row, host in zip(rows, run.hosts.values(), strict=True):
         fields = ("findings", "done", "refusals", "errors")
-        assert row[1:-1] == [host.outcome, *(count(host, field) for field in fields)]
-        assert float(row[-1]) == round(sum(op.seconds for op in host.operations), 3)
+        assert row[1:6] == [host.outcome, *(count(host, field) for field in fields)]
+        assert float(row[6]) == round(sum(op.seconds for op in host.operations), 3)
+        assert row[7] == "in this run"
 
 
 def test_runs_before_it_stand_below_it_the_latest_first() -> None:
@@ -264,14 +267,17 @@ def test_all_that_a_diagnosis_says_stands_by_itself() -> None:
 def test_a_hostile_text_is_text() -> None:
     text = page.render(make_all())
     seen = parse(text)
-    assert not {"script", "img", "svg", "iframe", "object", "link", "base", "form"} & {*seen.tags}
+    assert not {"script", "img", "iframe", "object", "link", "base", "form"} & {*seen.tags}
+    # Two of each host and outcome at most, and none that a text holds.
+    assert seen.tags.count("svg") == len(make_all().hosts) + len({*get_args(Outcome)})
     assert not {name for name in seen.attributes if name.startswith("on")}
     assert seen.attributes <= {
         *("lang", "charset", "http-equiv", "content", "name", "datetime", "class", "id", "role"),
         *("tabindex", "aria-label", "scope", "href", "value", "open"),
+        *("viewbox", "preserveaspectratio", "x", "y", "width", "height", "aria-hidden"),
     }
     assert set(re.findall(r'href="([^"]*)"', text)) == {
-        f"#m{number}" for number in range(1, len(make_all().hosts) + 1)
+        f"#h{number}" for number in range(1, len(make_all().hosts) + 1)
     }
     assert not set(text) & {"\u202e", "\u2066", "\x1b", "\x00"}
     assert r"ai\u202egnp.exe" in text

@@ -127,8 +127,10 @@ def build(run: Run, ended: datetime) -> RunRecord:
     hosts: dict[str, dict[str, Any]] = {}
     interrupted = signals.get_signal()
     complete = not interrupted
+    left_out = []
     for host in state.inventory:
         if not state.is_host_in_limit(host):
+            left_out.append(host.name)
             continue
         if host not in state.activated_hosts:
             if (error := run.connect_errors.get(host.name)) is not None:
@@ -163,6 +165,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
             "complete": complete,
             "interrupted": interrupted,
             "hosts": hosts,
+            "left_out": left_out,
         }
     )
 
