@@ -168,9 +168,8 @@ def test_a_wrong_answer_gets_one_line_and_writes_nothing(home: Path, name: str) 
     assert not Path("new").exists()
 
 
-#: What a person can enter that is not the default: a key is not asked for, and a terminal enters no
-#: control character.
-ASKED = sorted({*WRONG} - {"no-host", "empty-user", "control-in-host", "key"})
+#: What a person can enter that is not the default: a terminal enters no control character.
+ASKED = sorted({*WRONG} - {"no-host", "empty-user", "control-in-host"})
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -180,7 +179,7 @@ def test_a_wrong_answer_at_a_terminal_is_asked_for_again(
     options, message = WRONG[name]
     values = dict(zip(options[::2], options[1::2], strict=True))
     monkeypatch.setattr(questions, "is_interactive", lambda: True)
-    names = ["--host", "--user", "--project", "--source", "--directory"]
+    names = ["--host", "--user", "--key", "--project", "--source", "--directory"]
     (wrong,) = [option for option in values if len(values) == 1 or option != "--host"]
     answers: list[str] = []
     for option in names:
@@ -199,7 +198,7 @@ def test_a_person_is_asked_for_what_no_option_says(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(questions, "is_interactive", lambda: True)
-    done = init("new", "--project", "llm", stdin="ai1,ai2:2222\nops\n\n\n")
+    done = init("new", "--project", "llm", stdin="ai1,ai2:2222\nops\n\n\n\n")
     assert done.exception is None, done.output
     text = Path("new/group_data/all.py").read_text()
     assert 'ssh_user = "ops"' in text

@@ -322,6 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     :param arguments: the command line without the program's name; by default the process's own.
     """
+    _open_closed()
     code = exit_codes.ALL_WELL
     try:
         code = cli.main(
@@ -330,8 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             standalone_mode=False,
             color=False if os.environ.get("NO_COLOR") else None,
         )
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except click.Abort:
         # Ctrl-C at a question, or before a run has begun: later a signal ends the process itself.
         click.echo("Aborted.", err=True)
@@ -346,6 +346,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             click.echo(f"Error: {error.strerror or error}", err=True)
         code = code or exit_codes.WRONG
     sys.exit(code)
+
+
+def _open_closed() -> None:
+    """Have output go nowhere where it is closed: what is opened later must not get its number."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8"))
 
 
 def _drop_output() -> None:

@@ -165,11 +165,12 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         """What waits for an earlier operation of the run is no refusal yet."""
         if not self._waiting:
             return observation.plan
-        findings = tuple(
+        # Who asks by name is told of the legacy worker all the same.
+        waits = (
             Finding(subject=each.subject, kind="waits", cause=each.reason, blocks=False)
             for each in observation.plan.refusals
         )
-        return Plan(findings=findings)
+        return Plan(findings=(*observation.plan.findings, *waits))
 
     def find_step_limit(self, action: Action) -> float:
         """Seconds that one action has."""
