@@ -71,7 +71,7 @@ _OBSERVE = """() => {
 
 #: What the last link leads to, and whether it is in sight then; all is unfolded at the end.
 _FOLLOW = """() => {
-    const links = [...document.querySelectorAll('a[href^="#m"]')];
+    const links = [...document.querySelectorAll('a[href^="#"]')];
     const seen = links.slice(-1).map(link => {
         link.click();
         const target = document.querySelector(link.getAttribute("href"));
@@ -109,6 +109,28 @@ def observe(page: Path) -> list[dict[str, Any]]:
     return seen
 
 
+def draw(page: Path, into: Path, width: int, height: int) -> None:
+    """Draw the top of a page as PNG, in light colours.
+
+    + page: the file
+    + into: the picture
+    + width: of the window, in pixels; ``height`` likewise
+    """
+    argv = [find(), str(page), str(into), str(width), str(height)]
+    subprocess.run([sys.executable, "-m", "tests.browser", *argv], timeout=120, check=True)
+
+
+def _draw(executable: str, page: str, into: str, width: str, height: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable)
+        opened = browser.new_page(viewport={"width": int(width), "height": int(height)})
+        opened.goto(Path(page).resolve().as_uri())
+        opened.screenshot(path=into)
+        browser.close()
+
+
 def main(executable: str, page: str) -> None:
     from playwright.sync_api import sync_playwright
 
@@ -144,4 +166,4 @@ def main(executable: str, page: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    (_draw if len(sys.argv) > 3 else main)(*sys.argv[1:])

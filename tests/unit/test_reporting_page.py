@@ -110,12 +110,14 @@ class Cells(HTMLParser):
         self.tables: dict[str, list[list[str]]] = {}
         self.tags: list[str] = []
         self.attributes: set[str] = set()
+        self.ids: list[str] = []
         self._title = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes |= {name for name, _ in attrs}
         values = dict(attrs)
+        self.ids += [values["id"] or ""] if "id" in values else []
         if values.get("class") == "scroll":
             self._title = values["aria-label"] or ""
             self.tables[self._title] = []

@@ -165,12 +165,11 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         """What waits for an earlier operation of the run is no refusal yet."""
         if not self._waiting:
             return observation.plan
-        # Who asks by name is told of the legacy worker all the same.
-        waits = (
+        findings = tuple(
             Finding(subject=each.subject, kind="waits", cause=each.reason, blocks=False)
             for each in observation.plan.refusals
         )
-        return Plan(findings=(*observation.plan.findings, *waits))
+        return Plan(findings=findings)
 
     def find_step_limit(self, action: Action) -> float:
         """Seconds that one action has."""

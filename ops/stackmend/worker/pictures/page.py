@@ -76,12 +76,10 @@ def _leave_out_charts(content: Content, reason: str) -> Content:
         return tuple(replace(block, chart=None) for block in blocks)
 
     def note(section: Section) -> Section:
-        notes = (*section.notes, Note(f"no {reason}"))
+        notes = (*section.notes, Note(f"without pictures: {reason}"))
         return replace(section, blocks=strip(section.blocks), notes=notes)
 
-    return replace(
-        content, fleet=strip(content.fleet), sections=tuple(map(note, content.sections))
-    )
+    return replace(content, fleet=strip(content.fleet), sections=tuple(map(note, content.sections)))
 
 
 def _make_environment() -> Environment:
