@@ -33,7 +33,7 @@ _OBSERVE = """() => {
         return [b.left, b.top, b.right, b.bottom]; };
     const overlap = (a, b) =>
         a[0] < b[2] - 1 && b[0] < a[2] - 1 && a[1] < b[3] - 1 && b[1] < a[3] - 1;
-    const pictures = [...document.querySelectorAll("svg")].map(svg => {
+    const pictures = [...document.querySelectorAll(".block svg")].map(svg => {
         const texts = [...svg.querySelectorAll("text")].map(text => [text.textContent, box(text)]);
         const frame = box(svg);
         return {
@@ -60,8 +60,34 @@ _OBSERVE = """() => {
             values: [...cell.querySelectorAll("data")].map(data => data.getAttribute("value")),
         }))),
     }));
+    // What is behind a text: the first of its ancestors that is not transparent.
+    const parse = colour => colour.match(/[0-9.]+/g).map(Number);
+    const behind = element => { for (let at = element; at; at = at.parentElement) {
+        const colour = parse(getComputedStyle(at).backgroundColor);
+        if (colour.length < 4 || colour[3] > 0) return colour; } return [255, 255, 255]; };
+    const light = colour => colour.slice(0, 3).map(part => part / 255).map(part =>
+        part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+    const contrasts = {};
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const parent = walker.currentNode.parentElement;
+        if (!walker.currentNode.data.trim() || parent.closest("title, style")) continue;
+        const style = getComputedStyle(parent);
+        const colour = parent.closest("svg") ? style.fill : style.color;
+        const pair = [light(parse(colour)), light(behind(parent))].sort((a, b) => b - a);
+        contrasts[colour + " on " + behind(parent)] = (pair[0] + 0.05) / (pair[1] + 0.05);
+    }
+    // Text that leaves its own line to the right or left, where nothing can be scrolled to it.
+    const wide = [...document.querySelectorAll("bdi")].filter(
+        text => !text.closest(".scroll")).map(box).filter(
+        ([left, , right]) => left < -1 || right > document.documentElement.clientWidth + 1);
+    const directions = [...document.querySelectorAll("bdi")].map(
+        text => getComputedStyle(text).unicodeBidi);
     const root = document.documentElement;
     return {
+        contrasts, wide, directions: [...new Set(directions)],
+        tags: [...new Set([...document.querySelectorAll("*")].map(each => each.localName))],
         width: root.clientWidth, scrolled: Math.max(root.scrollWidth, document.body.scrollWidth),
         background: getComputedStyle(root).backgroundColor, text: getComputedStyle(root).color,
         title: document.title, pictures, tables,
