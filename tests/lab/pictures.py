@@ -35,12 +35,13 @@ PRINTED = demo.HOME.with_name("demo-terminal.txt")
 
 #: Chapters of the demo that the picture has.
 CHAPTERS = ("Now it is broken", "What is wrong?", "Mend it", "Once more")
-#: The chapter of which only what begins a finding is kept, and what that begins with.
+#: The chapter of which only the titles of findings are kept, where they begin, and where they end.
 SHORTENED = "What is wrong?"
 _HEAD = re.compile(r"\s*(?:CRITICAL|ERROR|WARNING|\$ |==|ai1: )")
+_BODY = re.compile(r"\s+(?:about|found|does|remedy|allow|proof|notes,)\b|-->")
 
 #: Of the page, in pixels.
-WIDTH, HEIGHT = 1000, 760
+WIDTH, HEIGHT = 1000, 1100
 
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 #: A font that would be fetched; whoever looks has a monospaced one.
@@ -89,13 +90,13 @@ def select_lines(printed: str) -> Iterator[str]:
             title = plain[3:]
         if not title.startswith(CHAPTERS):
             continue
-        if title.startswith(SHORTENED) and not _HEAD.match(plain):
-            if not left_out and plain:
-                yield "    …"
+        if not plain or _HEAD.match(plain):
+            left_out = False
+        elif title.startswith(SHORTENED) and _BODY.match(plain) and not left_out:
             left_out = True
-            continue
-        left_out = False
-        yield line
+            yield " " * (len(plain) - len(plain.lstrip())) + "…"
+        if not left_out:
+            yield line
 
 
 def draw_page(reports: Path) -> bytes:
@@ -103,7 +104,12 @@ def draw_page(reports: Path) -> bytes:
 
     + reports: the directory of the demo's records
     """
-    path = (reports / "latest.json").resolve()
+    # The run that mended it has the most to show.
+    path = next(
+        path
+        for path in sorted(reports.glob("*Z-*.json"), reverse=True)
+        if reporting.read(path).hosts[demo.NAME].outcome == "changed"
+    )
     record = reporting.read(path).model_copy(update={"controller": "laptop"})
     results, _ = pictures.read_readable(sorted((reports / "benchmarks").glob("*.json")))
     fragments = [pictures.render_fragment(results)] if results else []
