@@ -92,16 +92,13 @@ def build_statuses(record: RunRecord, before: Iterable[RunRecord]) -> tuple[Host
         (left_out | latest.keys()) - record.hosts.keys(),
         key=lambda name: (name not in left_out, name),
     )
-    return tuple(
-        HostStatus(
-            name,
-            _place(name, record, left_out),
-            run := latest.get(name),
-            run and run.hosts[name],
-            tuple(_list_spans(name, recent)),
-        )
-        for name in (*record.hosts, *others)
-    )
+    statuses = []
+    for name in (*record.hosts, *others):
+        run = latest.get(name)
+        host = None if run is None else run.hosts[name]
+        spans = tuple(_list_spans(name, recent))
+        statuses.append(HostStatus(name, _place(name, record, left_out), run, host, spans))
+    return tuple(statuses)
 
 
 def sort_before(record: RunRecord, before: Iterable[RunRecord]) -> list[RunRecord]:
