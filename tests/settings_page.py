@@ -23,6 +23,7 @@ from stackmend.checks.spec import (
 from stackmend.compose.spec import GitSource, Mend
 from stackmend.connectivity.spec import ConnectivityPolicy, Endpoint, StatusPage
 from stackmend.engine.spec import EnginePolicy
+from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.models.spec import ModelSpec, ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
 from stackmend.resolver.spec import ResolverPolicy
@@ -61,6 +62,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.worker.benchmark.minimum`", Minimum),
     ("`stack.worker.accelerated`", AccelerationPolicy),
     ("`stack.worker.engine`", MovePolicy),
+    ("`stack.reconcile`", ReconcilePolicy),
     ("`stack.report`", Report),
 ]
 
