@@ -18,6 +18,7 @@ from stackmend import reconcile
 from stackmend.connection import Lease, LeaseHeld, RemoteError, Unknown
 from stackmend.decision import Action, Finding, Locked, Plan, Refusal
 from stackmend.errors import StepError
+from stackmend.fleet import hosts as fleet
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce, journal
 from stackmend.reporting.collect import Collector
@@ -37,7 +38,6 @@ class Room(Reconciler[str, Action]):
 
     host: Host
     report: Collector
-    lock: str
     observations: list[Observation[str, Action] | Exception]
     failing: Exception | None = None
     verifiable: bool = True
@@ -86,15 +86,15 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     append = functools.partial(journal.append, path=str(tmp_path / "state/journal.jsonl"))
     monkeypatch.setattr(journal, "append", append)
     monkeypatch.setattr(announce.reporting, "get_run_id", lambda state: "1a2b3c")
+    monkeypatch.setattr(fleet, "LOCK", str(tmp_path / "state/lock"))
     with local() as host:
         yield host
 
 
 @pytest.fixture
-def room(host: Host, tmp_path: Path) -> Callable[..., Room]:
+def room(host: Host) -> Callable[..., Room]:
     def build(*observations: Any, kind: type[Room] = Room, **more: Any) -> Room:
-        lock = str(tmp_path / "state/lock")
-        return kind(host, Collector("it.turned"), lock, list(observations), **more)
+        return kind(host, Collector("it.turned"), list(observations), **more)
 
     return build
 
@@ -226,7 +226,7 @@ def test_while_another_run_is_at_work_nothing_is_done(
     (refusal,) = one.report.refusals
     assert isinstance(refusal, Locked)
     assert refusal.reason == "another run is at work here: me@there pid 7"
-    assert refusal.remedy == "wait for that run to end, then run again"
+    assert refusal.remedy.startswith("wait for that run to end, then run again; ")
 
 
 def test_a_lock_of_another_room_that_a_step_needs_is_no_failure(room: Any) -> None:
@@ -261,7 +261,7 @@ def test_the_limit_of_a_command_is_none_of_the_operation(host: Host, tmp_path: P
             return True
 
     one = Slow(
-        *(host, Collector("it.turned"), str(tmp_path / "state/lock")),
+        *(host, Collector("it.turned")),
         [wrong("before", TURN), wrong("before", TURN), wrong("locked", TURN), right()],
     )
     host.state.is_executing = True

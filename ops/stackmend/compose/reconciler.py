@@ -71,7 +71,6 @@ from stackmend.reconcile import (
     Observation,
     Reconciler,
     find_other_run,
-    get_project_lock,
     observe_unreadable,
     reconcile_locked,
 )
@@ -147,7 +146,6 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     def __post_init__(self) -> None:
         self.subject = self.spec.project
-        self.lock = get_project_lock(self.spec.project)
         self._plain = self._own = self.source
         self.observer = Observer(self.host, self.spec, self.source)
         self.waiter = Waiter(self.observer)
@@ -163,7 +161,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return self._observed
         state = self.observer.complete(state)
         # What a run has sent that is still at work is no leftover.
-        if state.staged and find_other_run(self.host, self.lock):
+        if state.staged and find_other_run(self.host):
             state = state.model_copy(update={"staged": False})
         try:
             self._observed = self._decide(state, self.observer.collect_results(checked))
@@ -513,7 +511,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             if applied is None or kept or self._proven is not None:
                 raise
             self.report_error(error)
-            self._roll_back(executor, snapshot, applied)
+            with self.allow_return():
+                self._roll_back(executor, snapshot, applied)
             return False
         return True
 
@@ -701,7 +700,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         those with this one: whoever comes next then knows by it what the containers were made from.
 
         :param content: YAML; empty for no such file.
-        :param lease: the project's lock.
+        :param lease: the lock of the host.
         :raises StepError: it cannot be written.
         :raises RemoteError: the host was lost on the way.
         """
@@ -745,7 +744,10 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     @contextmanager
     def step(self, *actions: decision.Action) -> Iterator[None]:
         """Report and journal what the block does to the project, however it ends."""
-        with announce.track(self.host, self.report, *actions, within=self.spec.project):
+        with (
+            self.change(*actions),
+            announce.track(self.host, self.report, *actions, within=self.spec.project),
+        ):
             yield
 
     def report_error(self, error: StepError | OSError) -> None:

@@ -8,9 +8,6 @@ from pyinfra.api import QuoteString, StringCommand
 from stackmend.connection import script
 from stackmend.engine.facts import ROOT
 
-#: The file whose lock says that a run changes the engine of this host.
-LOCK = f"{ROOT}/lock"
-
 #: Seconds that a script which changes the engine has: it waits for an earlier one, and may fetch
 #: packages.
 LIMIT = 3600

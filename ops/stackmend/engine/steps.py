@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from stackmend.engine.state import HostEngine
     from stackmend.reconcile import Reconciler
 
-#: The lock and the seconds that a step of either has.
-LOCK, LIMIT = commands.LOCK, commands.LIMIT
+#: Seconds that a step of either has.
+LIMIT = commands.LIMIT
 
 _FAILURES = {
     commands.REFUSED: "dockerd refuses these settings, and stackmend changed nothing",

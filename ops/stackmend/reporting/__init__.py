@@ -51,9 +51,11 @@ __all__ = [
     "install",
     "listen",
     "mark_observed",
+    "mark_worse",
     "read",
     "record",
     "secret",
+    "was_worse",
 ]
 
 # Commands of pyinfra that read hosts without running operations have nothing to report.
@@ -121,6 +123,24 @@ def mark_observed(state: State) -> None:
     """
     run = _run(state)
     run.dry = run.observed = True
+
+
+def mark_worse(host: Host) -> None:
+    """Have the record of this run say that its changes made a host worse than it was.
+
+    :param host: the pyinfra host
+    """
+    _run(host.state).worse.add(host.name)
+
+
+def was_worse(host: Host) -> bool:
+    """Whether the last run before this one made a host worse, as its record says.
+
+    :param host: the pyinfra host
+    """
+    from stackmend.reporting import write
+
+    return write.was_worse(_run(host.state), host)
 
 
 def add_diagnosis(host: Host, diagnosis: Diagnosis) -> None:
