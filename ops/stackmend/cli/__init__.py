@@ -34,7 +34,7 @@ DEPLOYS = {
     What is wrong is found, mended and proven mended; the next run changes nothing.""",
     "reconcile": """Keep every host as its `stack` says: what a schedule runs.
 
-    The same as `site`.""",
+    Each host goes on by itself, for as long as `reconcile.limit` says.""",
     "bootstrap": """Make new machines ready for a stack.
 
     A user, the clock, DNS and a container engine, as `access`, `resolver` and `engine` say.""",
@@ -74,6 +74,26 @@ def cli() -> None:
     """
 
 
+class _Wait(click.ParamType[float]):
+    """Seconds, or a time such as 10min, as ``reconcile.wait`` has them."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The seconds that a text means."""
+        from pydantic import ValidationError
+
+        from stackmend.fleet.spec import ReconcilePolicy
+        from stackmend.problems import join_problems
+
+        try:
+            return ReconcilePolicy.model_validate({"wait": value}).wait
+        except ValidationError as error:
+            self.fail(join_problems(error), param, ctx)
+
+
 def _make_deploy_command(name: str, text: str) -> click.Command:
     @click.command(name, help=text, epilog=EXIT_CODES)
     @click.argument("inventory", type=click.Path())
@@ -81,6 +101,7 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
     @click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
     @click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
     @click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 for a change.")
+    @click.option("--wait", type=_Wait(), help="How long to wait for another run on a host.")
     @click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
     def run(
         inventory: str,
@@ -88,6 +109,7 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
         limit: tuple[str, ...],
         as_json: bool,
         detailed_exitcode: bool,
+        wait: float | None,
         verbosity: int,
     ) -> int:
         return _run(
@@ -98,6 +120,7 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
             detailed=detailed_exitcode,
             limit=limit,
             verbosity=verbosity,
+            wait=wait,
         )
 
     return run
@@ -112,6 +135,7 @@ def _run(
     detailed: bool = False,
     limit: tuple[str, ...],
     verbosity: int,
+    wait: float | None = None,
 ) -> int:
     # Not before: --help and completion answer at once.
     from stackmend.cli.output import JSONOutput, Output
@@ -126,6 +150,7 @@ def _run(
         detailed=detailed,
         limit=limit,
         verbosity=verbosity,
+        wait=wait,
     )
 
 

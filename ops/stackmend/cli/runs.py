@@ -37,6 +37,7 @@ def run_deploy(
     detailed: bool = False,
     limit: Sequence[str] = (),
     verbosity: int = 0,
+    wait: float | None = None,
 ) -> int:
     """Run a deploy on the hosts of an inventory, and say by an exit code how that ended.
 
@@ -48,6 +49,7 @@ def run_deploy(
     :param limit: names and groups of the hosts that it is run on; all without any.
     :param verbosity: 0 for what ``output`` shows alone, 1 for all that pyinfra prints, 2 and more
         for its ``-v``, ``-vv`` and ``-vvv``.
+    :param wait: seconds to wait for another run on a host; by default as its settings say.
     :raises click.ClickException: there is no such inventory.
 
     A signal ends the process by itself, with 128 and its number.
@@ -61,7 +63,7 @@ def run_deploy(
         *(f"--limit={pattern}" for pattern in limit),
         *["-v"] * (verbosity - 1),
     ]
-    error = _run_pyinfra(arguments, output, quiet=not verbosity)
+    error = _run_pyinfra(arguments, output, quiet=not verbosity, wait=wait)
     return _classify_end(error, output, detailed=detailed)
 
 
@@ -84,7 +86,7 @@ def _find_inventory(inventory: str) -> str:
 
 
 def _run_pyinfra(
-    arguments: Sequence[str], output: Output, *, quiet: bool
+    arguments: Sequence[str], output: Output, *, quiet: bool, wait: float | None
 ) -> click.ClickException | None:
     """What pyinfra ended with, where it did not come to the end of the run."""
     # It has the standard library wait as gevent does, before anything else is imported.
@@ -94,6 +96,7 @@ def _run_pyinfra(
     from pyinfra_cli import cli  # type: ignore[import-untyped]
 
     from stackmend import reporting
+    from stackmend.fleet import hosts as fleet
 
     # What its own `main` does, but for its handler of SIGINT, which exits with 0.
     pyinfra.is_cli = True
@@ -106,11 +109,14 @@ def _run_pyinfra(
     # The record is what is printed.
     cli.print_run_json = lambda state, dry: None
     _install_with_config(cli)
+    _run_at_own_pace(cli)
     if sys.stdout.isatty():
         os.environ.setdefault("PYINFRA_PROGRESS", "on")
     if quiet:
         logging.getLogger("pyinfra").addFilter(_is_warning)
     reporting.listen(output)
+    if wait is not None:
+        fleet.set_wait(wait)
     # A signal is heard from here on, and not only once the inventory is loaded.
     reporting.install()
     error = None
@@ -143,6 +149,13 @@ def _install_with_config(cli: Any) -> None:
         return config
 
     cli._set_config = set_and_install
+
+
+def _run_at_own_pace(cli: Any) -> None:
+    """Have no host wait for the others between two operations."""
+    from stackmend.fleet import pace
+
+    cli.run_ops = pace.run_ops
 
 
 def _is_warning(record: logging.LogRecord) -> bool:

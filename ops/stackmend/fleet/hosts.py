@@ -259,16 +259,6 @@ def _get_operation(host: Host) -> str:
     return host.executing_op_hash or host.current_op_hash or ""
 
 
-def release_all(state: State) -> None:
-    """Give up the locks of all hosts of a run, which has ended.
-
-    :param state: the pyinfra state of the run.
-    """
-    if (run := _runs.get(state)) is not None:
-        for host in state.inventory:
-            run.release(host)
-
-
 def _find(state: State) -> _Run:
     run = _runs.get(state)
     if run is None:
