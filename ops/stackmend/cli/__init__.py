@@ -136,6 +136,7 @@ def _run(
     limit: tuple[str, ...],
     verbosity: int,
     wait: float | None = None,
+    record: str = "",
 ) -> int:
     # Not before: --help and completion answer at once.
     from stackmend.cli.output import JSONOutput, Output
@@ -151,6 +152,7 @@ def _run(
         limit=limit,
         verbosity=verbosity,
         wait=wait,
+        record=record,
     )
 
 
@@ -207,6 +209,43 @@ def _diagnose_text(path: Path, *, as_json: bool) -> int:
     else:
         click.echo(pasted.format_matches(found))
     return exit_codes.FAILED if found else exit_codes.ALL_WELL
+
+
+@cli.command("undo", epilog=EXIT_CODES)
+@click.argument("inventory", type=click.Path())
+@click.argument("record")
+@click.option("--dry", is_flag=True, help="Look, and say what would be done; change nothing.")
+@click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record of this run as JSON.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 for a change.")
+@click.option("--wait", type=_Wait(), help="How long to wait for another run on a host.")
+@click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
+def take_back(
+    inventory: str,
+    record: str,
+    dry: bool,
+    limit: tuple[str, ...],
+    as_json: bool,
+    detailed_exitcode: bool,
+    wait: float | None,
+    verbosity: int,
+) -> int:
+    """Bring back what a run ended or changed, the last thing first.
+
+    RECORD is the record of that run, or the run's id, which the record's name ends with. What
+    somebody has changed since stays as it is, and what no command brings back is listed.
+    """
+    return _run(
+        "undo",
+        inventory,
+        dry=dry,
+        as_json=as_json,
+        detailed=detailed_exitcode,
+        limit=limit,
+        verbosity=verbosity,
+        wait=wait,
+        record=record,
+    )
 
 
 @cli.command("report", epilog="Exit codes: as of the run; 2 where there is no report.")

@@ -38,6 +38,7 @@ def run_deploy(
     limit: Sequence[str] = (),
     verbosity: int = 0,
     wait: float | None = None,
+    record: str = "",
 ) -> int:
     """Run a deploy on the hosts of an inventory, and say by an exit code how that ended.
 
@@ -50,6 +51,7 @@ def run_deploy(
     :param verbosity: 0 for what ``output`` shows alone, 1 for all that pyinfra prints, 2 and more
         for its ``-v``, ``-vv`` and ``-vvv``.
     :param wait: seconds to wait for another run on a host; by default as its settings say.
+    :param record: what is brought back, for ``undo``.
     :raises click.ClickException: there is no such inventory.
 
     A signal ends the process by itself, with 128 and its number.
@@ -63,7 +65,7 @@ def run_deploy(
         *(f"--limit={pattern}" for pattern in limit),
         *["-v"] * (verbosity - 1),
     ]
-    error = _run_pyinfra(arguments, output, quiet=not verbosity, wait=wait)
+    error = _run_pyinfra(arguments, output, quiet=not verbosity, wait=wait, record=record)
     return _classify_end(error, output, detailed=detailed)
 
 
@@ -86,7 +88,7 @@ def _find_inventory(inventory: str) -> str:
 
 
 def _run_pyinfra(
-    arguments: Sequence[str], output: Output, *, quiet: bool, wait: float | None
+    arguments: Sequence[str], output: Output, *, quiet: bool, wait: float | None, record: str
 ) -> click.ClickException | None:
     """What pyinfra ended with, where it did not come to the end of the run."""
     # It has the standard library wait as gevent does, before anything else is imported.
@@ -117,6 +119,10 @@ def _run_pyinfra(
     reporting.listen(output)
     if wait is not None:
         fleet.set_wait(wait)
+    if record:
+        from stackmend import undo
+
+        undo.choose(record)
     # A signal is heard from here on, and not only once the inventory is loaded.
     reporting.install()
     error = None

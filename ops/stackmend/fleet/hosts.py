@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -85,6 +86,12 @@ class _Run:
     def get_seat(self, host: Host) -> _Seat:
         """What the run has of a host."""
         return self._seats.setdefault(host.name, _Seat())
+
+    def release_all(self) -> None:
+        """Give up the locks of all hosts."""
+        for seat in self._seats.values():
+            seat.lease = None
+            seat.held.close()
 
     def release(self, host: Host) -> None:
         """Give up the lock of a host, where it is held."""
@@ -259,9 +266,18 @@ def _get_operation(host: Host) -> str:
     return host.executing_op_hash or host.current_op_hash or ""
 
 
+def release_all() -> None:
+    """Give up every lock that this process holds for a run; the end of the process does so."""
+    for run in list(_runs.values()):
+        run.release_all()
+
+
 def _find(state: State) -> _Run:
     run = _runs.get(state)
     if run is None:
+        if not _runs:
+            # A channel that the end of the process cuts off is noticed later.
+            atexit.register(release_all)
         run = _runs[state] = _Run(state)
         state.add_callback_handler(Watch())  # type: ignore[no-untyped-call]
     return run

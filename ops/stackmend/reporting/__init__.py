@@ -43,6 +43,7 @@ __all__ = [
     "add_diagnosis",
     "end_deploy",
     "end_runs",
+    "find_record",
     "find_run",
     "finish",
     "get_ending",
@@ -167,6 +168,19 @@ def read(path: Path) -> RunRecord:
     from stackmend.reporting import reader
 
     return reader.read(path)
+
+
+def find_record(state: State, name: str) -> Path:
+    """Where the record of an earlier run lies.
+
+    :param state: the pyinfra state of a run, beside whose record it lies.
+    :param name: its path, or the id of its run, which its file's name ends with.
+
+    Raises ``ReportError``, a ``ValueError``, where there is none.
+    """
+    from stackmend.reporting import reader, write
+
+    return reader.find_record(write.find_directory(_run(state)), name)
 
 
 def secret(value: str | bytes | None) -> None:
