@@ -63,12 +63,15 @@ class Reconciler(ABC, Generic[S, A]):
     :cvar all_or_nothing: whether one refusal keeps every action from being executed.
     :cvar step_limit: seconds that an action has.
     :cvar advice: lines that follow each error.
+    :cvar drift: the kinds of findings that say no more than that a host is not as desired: what
+        runs there may be well.
     """
 
     subject: str
     all_or_nothing: ClassVar[bool] = True
     step_limit: ClassVar[float] = connection.LIMIT
     advice: ClassVar[tuple[str, ...]] = ()
+    drift: ClassVar[frozenset[str]] = frozenset()
 
     host: Host
     report: Collector
@@ -152,6 +155,13 @@ class Reconciler(ABC, Generic[S, A]):
         :param action: one of the room's.
         """
         return self.step_limit
+
+    def was_well(self, plan: Plan[A]) -> bool:
+        """Whether a host was well before a plan changes it, as far as its findings say.
+
+        :param plan: what is to be done.
+        """
+        return {finding.kind for finding in plan.problems} <= self.drift
 
     def preview(self, observation: Observation[S, A]) -> Plan[A]:
         """The plan as it is reported while nothing is executed yet."""
@@ -428,7 +438,7 @@ def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> boo
     room.report_plan(observed.plan)
     if observed.state is None or (observed.plan.refusals and room.all_or_nothing):
         return False
-    fleet.note_before(room.host, well=not observed.plan.problems)
+    fleet.note_before(room.host, well=room.was_well(observed.plan))
     if not room.execute(observed.plan, observed.state, lease) or observed.plan.refusals:
         return False
     verified = room.verify(observed.plan, observed.state)

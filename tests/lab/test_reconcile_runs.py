@@ -146,5 +146,70 @@ def test_a_run_stops_after_hosts_that_got_worse(fleet: Fleet) -> None:
     assert inspect(untouched) == started[untouched.name]
 
 
+PORT = 7070
+HOLDER = f"python3 -m http.server {PORT}"
+DAEMON_JSON = "/etc/docker/daemon.json"
+
+
+def test_what_a_run_ended_and_set_is_brought_back(fleet: Fleet) -> None:
+    host = fleet.first
+    host.sh(f"setsid {HOLDER} >/dev/null 2>&1 </dev/null &")
+    host.wait_for(f"pgrep -f '[p]{HOLDER[1:]}'", 20)
+    before = host.read(DAEMON_JSON)
+    published = {"services": {"side": {**COMPOSE["services"]["side"], "ports": [f"{PORT}:80"]}}}
+    fleet.write_project(published)
+    sections = {
+        "ports": {"on_conflict": "stop", "allow": ["exe:python3*"]},
+        "engine": {"channel": "distro", "log": {"max_size": "7m"}},
+    }
+    fleet.write(first=sections)
+    done = fleet.run("site", "fleet.py")
+    assert done.rc == 0, done.out
+    assert host.sh(f"pgrep -f '[p]{HOLDER[1:]}' || echo none") == "none"
+    assert host.read(DAEMON_JSON) != before
+    latest = (fleet.directory / "var/reports/latest.json").resolve()
+    # The port is free again for who had it.
+    fleet.write_project()
+    fleet.write()
+    assert fleet.run("site", "fleet.py").rc == 0
+    run = latest.stem.rpartition("-")[2]
+
+    dry = fleet.run("undo", "fleet.py", run, "--dry")
+    assert "bring back" in dry.out, dry.out
+    assert host.read(DAEMON_JSON) != before
+
+    undone = fleet.run("undo", "fleet.py", str(latest))
+    assert host.read(DAEMON_JSON) == before, undone.out
+    host.wait_for(f"pgrep -f '[p]{HOLDER[1:]}'", 20)
+    # What Compose did is for a person to take back, and the exit code says so.
+    assert undone.rc == 1, undone.out
+    assert "by hand: " in undone.out
+    assert list_done(fleet) == ["put back", "bring back"]
+
+    again = fleet.run("undo", "fleet.py", run)
+    assert list_done(fleet) == [], again.out
+
+
+def test_what_somebody_has_changed_since_stays(fleet: Fleet) -> None:
+    fleet.write(first={"engine": {"channel": "distro", "log": {"max_size": "8m"}}})
+    done = fleet.run("site", "fleet.py")
+    assert done.rc == 0, done.out
+    latest = (fleet.directory / "var/reports/latest.json").resolve()
+    theirs = fleet.first.read(DAEMON_JSON) + b"\n"
+    fleet.first.put(DAEMON_JSON, theirs.decode())
+    fleet.write()
+    undone = fleet.run("undo", "fleet.py", str(latest))
+    assert undone.rc == 1, undone.out
+    assert "changed since" in undone.out
+    assert fleet.first.read(DAEMON_JSON) == theirs
+    assert fleet.run("undo", "fleet.py", "/etc/passwd").rc == 2
+    assert fleet.run("undo", "fleet.py", "ffffff").rc == 2
+
+
+def list_done(fleet: Fleet) -> list[str]:
+    operations = fleet.record()["hosts"]["first"]["operations"]
+    return [step["verb"] for operation in operations for step in operation["done"]]
+
+
 def inspect(host: LabHost) -> str:
     return host.docker("inspect", "-f", "{{.Id}} {{.State.StartedAt}}", "shop-side-1")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import gevent  # type: ignore[import-untyped]
@@ -19,6 +21,7 @@ from stackmend.connection import Lease, LeaseHeld, RemoteError, Unknown
 from stackmend.decision import Action, Finding, Locked, Plan, Refusal
 from stackmend.errors import StepError
 from stackmend.fleet import hosts as fleet
+from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce, journal
 from stackmend.reporting.collect import Collector
@@ -352,3 +355,66 @@ def test_what_cannot_be_read_is_a_problem_while_observed(observed: Host, room: A
     assert reconcile.list_readings(observed)["it.turned"].problem == (
         "it cannot be read: no answer"
     )
+
+
+def test_a_host_that_is_only_not_as_desired_was_well(room: Any) -> None:
+    one = room()
+    drift = FINDING.model_copy(update={"kind": "setting"})
+    assert one.was_well(Plan())
+    assert not one.was_well(Plan(findings=(FINDING,)))
+    assert one.was_well(Plan(findings=(FINDING.model_copy(update={"blocks": False}),)))
+    type(one).drift = frozenset({"setting"})
+    try:
+        assert one.was_well(Plan(findings=(drift,)))
+        assert not one.was_well(Plan(findings=(drift, FINDING)))
+    finally:
+        del type(one).drift
+
+
+def test_once_its_time_is_over_a_host_is_changed_no_further(
+    room: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = room(wrong("before", TURN, BEND), wrong("locked", TURN, BEND))
+    policy = ReconcilePolicy(limit=1e-6)
+    monkeypatch.setattr(fleet, "find_policy", lambda _: policy)
+    fleet._find(one.host.state).get_seat(one.host).clock.start(0.0)
+    assert not run(one)
+    assert list_results(one) == []
+    (error,) = list_errors(one)
+    assert "begins no further step: reconcile.limit (turn it)" in error
+
+
+def test_once_hosts_got_worse_no_other_is_changed(room: Any) -> None:
+    one = room(wrong("before", TURN))
+    turns = fleet._find(one.host.state).turns
+    for name in ("a", "b", "c"):
+        assert turns.begin(name, 0.0)
+        turns.end(name, "worse")
+    assert not run(one)
+    assert list_results(one) == list_errors(one) == []
+    (refusal,) = one.report.refusals
+    assert refusal.reason == "left as it is: 3 hosts in a row got worse by being changed: a, b, c"
+    assert "reconcile.stop_after" in refusal.remedy
+
+
+def test_a_run_that_waits_observes_once_more(
+    room: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a refusal that is what the other run has half made, nothing is left then."""
+    lock = tmp_path / "state/lock"
+    lock.parent.mkdir(mode=0o700)
+    lock.write_text("me@there pid 7\n")
+    monkeypatch.setattr(fleet, "find_wait", lambda _: 60.0)
+    one = room(refused("half made"), wrong("locked", TURN), right())
+    with lock.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        calls: list[list[str]] = []
+
+        def sleep(seconds: float) -> None:
+            calls.append([*one.calls])
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+        monkeypatch.setattr(fleet, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+        assert run(one)
+    assert calls == [["observe"]]
+    assert list_results(one) == [("turn", "done")]

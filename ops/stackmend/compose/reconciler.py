@@ -92,6 +92,8 @@ if TYPE_CHECKING:
 UNHEALTHY_TIMEOUT = 10.0
 #: Seconds that links have to work once the stack is healthy: not all that serves has a healthcheck.
 LINK_TIMEOUT = 20.0
+#: Findings that say that a stack is not as declared, and nothing of how it runs.
+DRIFT = frozenset({"changed", "image", "content", "files", "source", "drift", "scale", "orphan"})
 
 
 class Project(NamedTuple):
@@ -177,6 +179,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         """What was read of the project, and what it is to be."""
         snapshot = observation.state
         return () if snapshot is None else (snapshot.state, snapshot.declared)
+
+    def was_well(self, plan: decision.Plan[Action]) -> bool:
+        """Whether the stack was well; what new files bring was not missing."""
+        kinds = {finding.kind for finding in plan.problems}
+        return kinds <= (DRIFT | {"missing"} if "files" in kinds else DRIFT)
 
     def wait_until_ready(self) -> Observation[Snapshot, Action]:
         """What the operation observed just now: Compose is asked once what the files mean."""

@@ -202,6 +202,7 @@ class SettingsReconciler(Reconciler[HostEngine, SettingsAction]):
 
     subject = "engine"
     step_limit = commands.LIMIT
+    drift = frozenset({"setting"})
 
     host: Host
     settings: Mapping[str, Any]
