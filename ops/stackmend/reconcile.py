@@ -156,7 +156,7 @@ class Reconciler(ABC, Generic[S, A]):
         """
         return self.step_limit
 
-    def was_well(self, plan: Plan[A]) -> bool:
+    def is_sound(self, plan: Plan[A]) -> bool:
         """Whether a host was well before a plan changes it, as far as its findings say.
 
         :param plan: what is to be done.
@@ -438,7 +438,7 @@ def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> boo
     room.report_plan(observed.plan)
     if observed.state is None or (observed.plan.refusals and room.all_or_nothing):
         return False
-    fleet.note_before(room.host, well=room.was_well(observed.plan))
+    fleet.note_before(room.host, well=room.is_sound(observed.plan))
     if not room.execute(observed.plan, observed.state, lease) or observed.plan.refusals:
         return False
     verified = room.verify(observed.plan, observed.state)

@@ -159,7 +159,7 @@ def test_what_a_run_ended_and_set_is_brought_back(fleet: Fleet) -> None:
     published = {"services": {"side": {**COMPOSE["services"]["side"], "ports": [f"{PORT}:80"]}}}
     fleet.write_project(published)
     sections = {
-        "ports": {"on_conflict": "stop", "allow": ["exe:python3*"]},
+        "ports": {"on_conflict": "stop", "allow": ["exe:/usr/bin/python3*"]},
         "engine": {"channel": "distro", "log": {"max_size": "7m"}},
     }
     fleet.write(first=sections)

@@ -107,7 +107,7 @@ def test_what_a_host_waits_for_others_is_none_of_its_time() -> None:
     assert clock.measure(100.0) == 0
     clock.start(100.0)
     clock.start(105.0)
-    clock.exclude(2.0)
+    clock.drop(2.0)
     clock.stop(110.0)
     assert clock.measure(200.0) == 8
     clock.start(300.0)
@@ -186,7 +186,7 @@ def test_a_host_got_worse_that_was_well_or_was_made_worse_before(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = False
-    monkeypatch.setattr(reporting, "was_worse", lambda _: before)
+    monkeypatch.setattr(reporting, "has_got_worse", lambda _: before)
     seat = fleet._find(host.state).get_seat(host)
     marked: list[Host] = []
     monkeypatch.setattr(reporting, "mark_worse", marked.append)

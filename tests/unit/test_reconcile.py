@@ -360,13 +360,13 @@ def test_what_cannot_be_read_is_a_problem_while_observed(observed: Host, room: A
 def test_a_host_that_is_only_not_as_desired_was_well(room: Any) -> None:
     one = room()
     drift = FINDING.model_copy(update={"kind": "setting"})
-    assert one.was_well(Plan())
-    assert not one.was_well(Plan(findings=(FINDING,)))
-    assert one.was_well(Plan(findings=(FINDING.model_copy(update={"blocks": False}),)))
+    assert one.is_sound(Plan())
+    assert not one.is_sound(Plan(findings=(FINDING,)))
+    assert one.is_sound(Plan(findings=(FINDING.model_copy(update={"blocks": False}),)))
     type(one).drift = frozenset({"setting"})
     try:
-        assert one.was_well(Plan(findings=(drift,)))
-        assert not one.was_well(Plan(findings=(drift, FINDING)))
+        assert one.is_sound(Plan(findings=(drift,)))
+        assert not one.is_sound(Plan(findings=(drift, FINDING)))
     finally:
         del type(one).drift
 

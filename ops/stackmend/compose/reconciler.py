@@ -180,7 +180,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         snapshot = observation.state
         return () if snapshot is None else (snapshot.state, snapshot.declared)
 
-    def was_well(self, plan: decision.Plan[Action]) -> bool:
+    def is_sound(self, plan: decision.Plan[Action]) -> bool:
         """Whether the stack was well; what new files bring was not missing."""
         kinds = {finding.kind for finding in plan.problems}
         return kinds <= (DRIFT | {"missing"} if "files" in kinds else DRIFT)

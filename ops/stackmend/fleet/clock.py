@@ -9,7 +9,7 @@ class Clock:
     Example:
         >>> clock = Clock()
         >>> clock.start(10.0)
-        >>> clock.exclude(2.0)
+        >>> clock.drop(2.0)
         >>> clock.measure(15.0)
         3.0
     """
@@ -33,7 +33,7 @@ class Clock:
         """
         self._spent, self._since = self.measure(now), None
 
-    def exclude(self, seconds: float) -> None:
+    def drop(self, seconds: float) -> None:
         """Take off what was waited for others.
 
         :param seconds: how long that was.

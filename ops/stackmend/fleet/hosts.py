@@ -230,7 +230,7 @@ def hold(host: Host) -> connection.Lease:
                 run.turns.end(host.name, "other")
                 raise
     finally:
-        seat.clock.exclude(time.monotonic() - began)
+        seat.clock.drop(time.monotonic() - began)
 
 
 def _wait_for_turn(host: Host, run: _Run) -> None:
@@ -322,8 +322,8 @@ def _end(state: State, host: Host, op_hash: str, *, failed: bool) -> None:
     seat.clock.stop(time.monotonic())
     seat.ended.add(op_hash)
     data = state.get_op_data_for_host(host, op_hash)
-    given_up = failed and not data.global_arguments["_ignore_errors"]
-    over = given_up or seat.ended >= state.ops[host].keys()
+    is_final = failed and not data.global_arguments["_ignore_errors"]
+    over = is_final or seat.ended >= state.ops[host].keys()
     if over or not run.at_own_pace:
         run.turns.end(host.name, _classify(host, seat, op_hash, failed=failed))
     if over:
@@ -336,7 +336,7 @@ def _classify(host: Host, seat: _Seat, op_hash: str, *, failed: bool) -> Result:
     if op_hash not in seat.changed:
         return "other"
     # What an earlier run made worse, and nobody has mended since, is no better for being so still.
-    if seat.before.get(op_hash) or reporting.was_worse(host):
+    if seat.before.get(op_hash) or reporting.has_got_worse(host):
         reporting.mark_worse(host)
         return "worse"
     return "other"

@@ -58,7 +58,7 @@ class _Run:
     def __init__(self, state: State, order: Iterable[str]) -> None:
         self._state = state
         self._order = tuple(order)
-        self._begun: set[str] = set()
+        self._started: set[str] = set()
         #: What ends the run: no host is left, or too many failed.
         self.ended: PyinfraError | None = None
 
@@ -67,8 +67,8 @@ class _Run:
         for op_hash in self._order:
             if self.ended is not None:
                 return
-            if op_hash not in self._begun:
-                self._begun.add(op_hash)
+            if op_hash not in self._started:
+                self._started.add(op_hash)
                 log_operation_start(self._state.get_op_meta(op_hash))
             with ctx_host.use(host):
                 succeeded = operations.run_host_op(self._state, host, op_hash)

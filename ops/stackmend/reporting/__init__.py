@@ -49,6 +49,7 @@ __all__ = [
     "get_ending",
     "get_listener",
     "get_run_id",
+    "has_got_worse",
     "install",
     "listen",
     "mark_observed",
@@ -56,7 +57,6 @@ __all__ = [
     "read",
     "record",
     "secret",
-    "was_worse",
 ]
 
 # Commands of pyinfra that read hosts without running operations have nothing to report.
@@ -134,14 +134,14 @@ def mark_worse(host: Host) -> None:
     _run(host.state).worse.add(host.name)
 
 
-def was_worse(host: Host) -> bool:
+def has_got_worse(host: Host) -> bool:
     """Whether the last run before this one made a host worse, as its record says.
 
     :param host: the pyinfra host
     """
     from stackmend.reporting import write
 
-    return write.was_worse(_run(host.state), host)
+    return write.has_got_worse(_run(host.state), host)
 
 
 def add_diagnosis(host: Host, diagnosis: Diagnosis) -> None:

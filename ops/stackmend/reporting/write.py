@@ -199,7 +199,7 @@ def find_directory(run: Run) -> Path:
     return Path(run.state.cwd or ".") / Path(str(chosen)).expanduser()
 
 
-def was_worse(run: Run, host: Host) -> bool:
+def has_got_worse(run: Run, host: Host) -> bool:
     """Whether the last record on disk says that its run made a host worse.
 
     :param run: the run of now, whose record lies beside it.

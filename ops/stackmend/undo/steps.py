@@ -13,7 +13,7 @@ from typing import Literal
 from stackmend.frozen import Frozen
 
 #: Steps that took nothing away and set nothing: there is nothing to bring back.
-_PASSING = frozenset(
+_HARMLESS = frozenset(
     {"pull", "build", "start", "start again", "restart", "unpause", "resume", "flush", "record"}
     | {"ask", "measure", "collect", "prove", "describe", "close", "bring back", "take up"}
 )
@@ -100,14 +100,14 @@ def _classify(change: Change) -> Step | Left | None:
     if match := _UNDO.fullmatch(change.undo):
         room: Literal["ports", "engine"] = "ports" if match["room"] == "ports" else "engine"
         return Step(room=room, name=match["name"], what=what)
-    if change.verb in _PASSING:
+    if change.verb in _HARMLESS:
         return None
     return Left(what=what, how=change.undo)
 
 
 def _drop_repeated(steps: Iterable[Step]) -> Iterator[Step]:
-    seen: set[tuple[str, str]] = set()
+    known: set[tuple[str, str]] = set()
     for step in steps:
-        if (step.room, step.name) not in seen:
-            seen.add((step.room, step.name))
+        if (step.room, step.name) not in known:
+            known.add((step.room, step.name))
             yield step
