@@ -6,11 +6,11 @@ from stackmend import engine, ports, reporting, undo
 
 found = undo.find(host)
 
-for step in found.steps:
-    if step.room == "ports":
-        ports.restored(name=f"Taken back: {step.what}", record=step.name)
-    else:
-        engine.restored(name=f"Taken back: {step.what}", copy=step.name)
+restore = {"ports": ports.restored, "engine": engine.restored}
+
+# On one line: pyinfra runs operations in the order of their lines.
+for step in host.loop(found.steps):
+    restore[step.room](name=f"Taken back: {step.what}", **step.arguments)
 
 if found.left:
     undo.listed(name="What is left to do by hand is listed", left=found.left)

@@ -184,7 +184,7 @@ def test_what_a_run_ended_and_set_is_brought_back(fleet: Fleet) -> None:
     # What Compose did is for a person to take back, and the exit code says so.
     assert undone.rc == 1, undone.out
     assert "by hand: " in undone.out
-    assert list_done(fleet) == ["put back", "bring back"]
+    assert list_done(fleet) == ["bring back", "put back"], "the last first"
 
     again = fleet.run("undo", "fleet.py", run)
     assert list_done(fleet) == [], again.out

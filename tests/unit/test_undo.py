@@ -43,6 +43,8 @@ def test_the_last_thing_is_brought_back_first() -> None:
         ("engine", "20260101T120001.000001Z"),
         ("ports", "20260101T120000Z-17"),
     ]
+    assert found.steps[0].arguments == {"copy": "20260101T120001.000001Z"}
+    assert found.steps[1].arguments == {"record": "20260101T120000Z-17"}
     (left,) = found.left
     assert (left.what, left.how) == (
         "install files /opt/ai",

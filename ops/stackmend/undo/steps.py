@@ -36,6 +36,11 @@ class Step(Frozen):
     name: str
     what: str
 
+    @property
+    def arguments(self) -> dict[str, str]:
+        """What the operation is called with."""
+        return {"record" if self.room == "ports" else "copy": self.name}
+
 
 class Left(Frozen):
     """One thing that a person has to bring back.
