@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -214,8 +214,7 @@ class Reconciler(ABC, Generic[S, A]):
         """
         names = ", ".join(f"{action.verb} {action.subject}" for action in actions)
         fleet.check_time(self.host, names)
-        if not all(action.prepares for action in actions):
-            fleet.note_change(self.host)
+        fleet.note_step(self.host, prepares=all(action.prepares for action in actions))
         yield
 
     def allow_return(self) -> AbstractContextManager[None]:
@@ -381,7 +380,7 @@ def report_observation(room: Reconciler[Any, Any]) -> bool:
         # A `_timeout` takes the place of what is shorter: of a reading, of what is asked on top of
         # it, each at most three times, and of each step.
         longer = (6 + len(plan.actions)) * connection.find_timeout(room.host)
-        limit = room.find_limit(plan) + longer
+        limit = room.find_limit(plan) + longer + fleet.find_wait(room.host)
         room.report.add_measure("limit", limit, "s")
         if preparing:
             announce.show_line(room.host, f"  ends within {format_limit(limit)}, whatever hangs")
@@ -421,7 +420,9 @@ def _reconcile(room: Reconciler[Any, Any]) -> bool:
         return observed.plan.empty
     lease = fleet.hold(room.host)
     room.wait_until_idle()
-    with room.take_turn(observed.plan):
+    with ExitStack() as stack:
+        with fleet.leave_out(room.host):
+            stack.enter_context(room.take_turn(observed.plan))
         return reconcile_locked(room, lease)
 
 

@@ -203,4 +203,7 @@ def test_a_host_got_worse_that_was_well_or_was_made_worse_before(
     before = True
     assert classify() == "worse"
     assert marked == [host, host]
+    assert fleet._classify(host, seat, "op", failed=False) == "other", "nothing was to be done"
+    fleet.note_step(host, prepares=True)
     assert fleet._classify(host, seat, "op", failed=False) == "well"
+    assert seat.changed == {"op"}

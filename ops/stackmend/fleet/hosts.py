@@ -54,7 +54,8 @@ class _Seat:
     """One host of a run.
 
     :ivar before: by operation: whether the host was well before it was changed.
-    :ivar changed: the operations that have begun to change the host.
+    :ivar stepped: the operations that have carried out any step.
+    :ivar changed: those of them that have begun to change the host.
     :ivar returning: how many blocks are taking back what was done.
     """
 
@@ -62,6 +63,7 @@ class _Seat:
     held: ExitStack = field(default_factory=ExitStack)
     lease: connection.Lease | None = None
     before: dict[str, bool] = field(default_factory=dict)
+    stepped: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
     returning: int = 0
@@ -175,6 +177,19 @@ def check_time(host: Host, doing: str) -> None:
 
 
 @contextmanager
+def leave_out(host: Host) -> Iterator[None]:
+    """Mark a time in which a run waits for others, and which is none of the host's.
+
+    :param host: the host.
+    """
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        _find(host.state).get_seat(host).clock.drop(time.monotonic() - began)
+
+
+@contextmanager
 def allow_return(host: Host) -> Iterator[None]:
     """Mark a time in which what was done is taken back, which no limit of the host keeps from it.
 
@@ -209,7 +224,7 @@ def hold(host: Host) -> connection.Lease:
         run.release(host)
     began, waiting = time.monotonic(), False
     until = began + find_wait(host)
-    try:
+    with leave_out(host):
         while True:
             _wait_for_turn(host, run)
             if seat.lease is not None:
@@ -229,8 +244,6 @@ def hold(host: Host) -> connection.Lease:
             except BaseException:
                 run.turns.end(host.name, "other")
                 raise
-    finally:
-        seat.clock.drop(time.monotonic() - began)
 
 
 def _wait_for_turn(host: Host, run: _Run) -> None:
@@ -254,12 +267,16 @@ def note_before(host: Host, *, well: bool) -> None:
     _find(host.state).get_seat(host).before.setdefault(_get_operation(host), well)
 
 
-def note_change(host: Host) -> None:
-    """Note that an operation has begun to change a host.
+def note_step(host: Host, *, prepares: bool) -> None:
+    """Note that an operation begins a step on a host.
 
     :param host: the host.
+    :param prepares: whether the host is no other by it.
     """
-    _find(host.state).get_seat(host).changed.add(_get_operation(host))
+    seat = _find(host.state).get_seat(host)
+    seat.stepped.add(_get_operation(host))
+    if not prepares:
+        seat.changed.add(_get_operation(host))
 
 
 def _get_operation(host: Host) -> str:
@@ -332,7 +349,7 @@ def _end(state: State, host: Host, op_hash: str, *, failed: bool) -> None:
 
 def _classify(host: Host, seat: _Seat, op_hash: str, *, failed: bool) -> Result:
     if not failed:
-        return "well" if seat.changed else "other"
+        return "well" if seat.stepped else "other"
     if op_hash not in seat.changed:
         return "other"
     # What an earlier run made worse, and nobody has mended since, is no better for being so still.
