@@ -91,7 +91,7 @@ class _Wait(click.ParamType[float]):
         try:
             return ReconcilePolicy.model_validate({"wait": value}).wait
         except ValidationError as error:
-            self.fail(join_problems(error), param, ctx)
+            self.fail(join_problems(error).removeprefix("wait: "), param, ctx)
 
 
 def _make_deploy_command(name: str, text: str) -> click.Command:
