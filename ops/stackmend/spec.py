@@ -1,6 +1,7 @@
 """The spec of a host: the one mapping ``host.data.stack``."""
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
@@ -29,6 +30,12 @@ from stackmend.problems import Problem, list_problems, show
 from stackmend.raw import NAME_MAX, LocalPath, RawProblem, copy_plain
 from stackmend.resolver.spec import ResolverPolicy
 from stackmend.worker.spec import WorkerPolicy
+
+#: What pyinfra takes from a host's data to reach it by SSH, but for what hardly anybody sets.
+_LOGIN = (
+    *("ssh_hostname", "ssh_port", "ssh_user", "ssh_password", "ssh_key", "ssh_key_password"),
+    *("ssh_config_file", "ssh_known_hosts_file", "ssh_strict_host_key_checking"),
+)
 
 
 class SpecError(ValueError):
@@ -270,6 +277,23 @@ def _read_file(field: str, path: Path) -> None:
         raise Problem(f"{field}: {show(str(path))} is not a repository's key: {error}") from None
 
 
+def _check_login(data: Mapping[str, Any]) -> None:
+    """Check what says how a host is reached, which pyinfra reads as the host is connected to.
+
+    Keys that it does not know are a user's own, unless they are nearly one that it does.
+    """
+    for key, value in data.items():
+        if key not in _LOGIN:
+            meant = get_close_matches(key, _LOGIN, 1, 0.8) if key.startswith("ssh") else []
+            if meant:
+                raise SpecError(f"{show(key)}: unknown key (did you mean {meant[0]}?)")
+        elif value is not None and key == "ssh_port":
+            if type(value) is not int or value not in range(1, 65536):
+                raise SpecError(f"{key}: must be a whole number from 1 to 65535")
+        elif not isinstance(value, str | None):
+            raise SpecError(f"{key}: must be text")
+
+
 def check_settings(_host: str, data: Mapping[str, Any]) -> None:
     """Check one host's settings before any host is contacted.
 
@@ -277,8 +301,9 @@ def check_settings(_host: str, data: Mapping[str, Any]) -> None:
     """
     if parse_machine(data) is None:
         return
+    _check_login(data)
     key = data.get("ssh_key")
-    if not isinstance(key, str):
+    if key is None:
         return
     try:
         found = controller_files.is_there(controller_files.expand(Path(key)))

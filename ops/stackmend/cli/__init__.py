@@ -23,6 +23,7 @@ import click
 from stackmend.cli import exit_codes
 
 if TYPE_CHECKING:
+    from stackmend.pages import Fragment
     from stackmend.reporting.state import RunRecord
 
 __all__ = ["main"]
@@ -256,7 +257,7 @@ def take_back(
     "page",
     type=click.Path(path_type=Path),
     metavar="OUT",
-    help="Write it as a page instead, with the runs before it.",
+    help="Write a page instead: the fleet now, its history and benchmarks.",
 )
 @click.option("--open", "opens", is_flag=True, help="Open that page in a browser.")
 def show_report(path: Path | None, as_json: bool, page: Path | None, opens: bool) -> int:
@@ -306,10 +307,11 @@ def _resolve(path: Path) -> Path:
 
 
 def _write_page(out: Path, record: RunRecord, path: Path, *, opens: bool) -> None:
-    from stackmend.reporting import page, reader
+    from stackmend.reporting import fleet, page, reader
 
+    before = reader.list_before(path, fleet.MOST_RUNS)
     try:
-        page.write(out, record, reader.list_before(path, page.MOST_BEFORE))
+        page.write(out, record, before, _draw_benchmarks(path.parent / "benchmarks"))
     except OSError as error:
         raise click.ClickException(f"cannot write {out}: {error.strerror}") from None
     click.echo(f"wrote {out}", err=True)
@@ -318,6 +320,21 @@ def _write_page(out: Path, record: RunRecord, path: Path, *, opens: bool) -> Non
 
         if not webbrowser.open(out.resolve().as_uri()):
             click.echo(f"no browser opened {out}", err=True)
+
+
+def _draw_benchmarks(directory: Path) -> list[Fragment]:
+    """The pictures of the latest benchmark of each worker whose results lie in a directory."""
+    # A name ends with its time; what stands before it is the host and what was measured there.
+    latest = {path.stem.rpartition("-")[0]: path for path in sorted(directory.glob("*.json"))}
+    if not (paths := [*latest.values()]):
+        return []
+    from stackmend.redaction import format_safe_line
+    from stackmend.worker import pictures
+
+    results, problems = pictures.read_readable(paths)
+    for problem in problems:
+        click.echo(f"not on the page: {format_safe_line(problem)}", err=True)
+    return [pictures.render_fragment(results)] if results else []
 
 
 @cli.command("init")
@@ -369,6 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     :param arguments: the command line without the program's name; by default the process's own.
     """
+    _open_closed()
     code = exit_codes.ALL_WELL
     try:
         code = cli.main(
@@ -377,8 +395,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             standalone_mode=False,
             color=False if os.environ.get("NO_COLOR") else None,
         )
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except click.Abort:
         # Ctrl-C at a question, or before a run has begun: later a signal ends the process itself.
         click.echo("Aborted.", err=True)
@@ -393,6 +410,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             click.echo(f"Error: {error.strerror or error}", err=True)
         code = code or exit_codes.WRONG
     sys.exit(code)
+
+
+def _open_closed() -> None:
+    """Have output go nowhere where it is closed: what is opened later must not get its number."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8"))
 
 
 def _drop_output() -> None:

@@ -12,6 +12,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from traceback import extract_tb, format_exception_only
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -66,7 +67,7 @@ def run_deploy(
         *["-v"] * (verbosity - 1),
     ]
     error = _run_pyinfra(arguments, output, quiet=not verbosity, wait=wait, record=record)
-    return _classify_end(error, output, detailed=detailed)
+    return _classify_end(error, output, detailed=detailed, verbose=verbosity > 0)
 
 
 def _find_inventory(inventory: str) -> str:
@@ -169,7 +170,9 @@ def _is_warning(record: logging.LogRecord) -> bool:
     return record.levelno == logging.WARNING
 
 
-def _classify_end(error: click.ClickException | None, output: Output, *, detailed: bool) -> int:
+def _classify_end(
+    error: click.ClickException | None, output: Output, *, detailed: bool, verbose: bool
+) -> int:
     from pyinfra.api.exceptions import ArgumentTypeError, OperationError, PyinfraError
     from pyinfra_cli.exceptions import (  # type: ignore[import-untyped]
         UnexpectedInternalError,
@@ -180,7 +183,7 @@ def _classify_end(error: click.ClickException | None, output: Output, *, detaile
     cause = error.exception if isinstance(error, WrappedError) else None
     # That no host is left is no more than the record says of each.
     if error is not None and (record is None or type(cause) is not PyinfraError):
-        _show_error(error)
+        _show_error(error, verbose=verbose)
     if record is None and output.lost:
         click.echo("Error: there is no record of the run: how it ended is not known", err=True)
         return exit_codes.FAILED
@@ -194,11 +197,27 @@ def _classify_end(error: click.ClickException | None, output: Output, *, detaile
     return exit_codes.classify_record(record, detailed=detailed)
 
 
-def _show_error(error: click.ClickException) -> None:
-    from pyinfra_cli.exceptions import CliError, WrappedError
+def _show_error(error: click.ClickException, *, verbose: bool) -> None:
+    from pyinfra_cli.exceptions import CliError, UnexpectedExternalError, WrappedError
 
     if isinstance(error, CliError | WrappedError):
         click.echo(f"Error: {error.message}", err=True)
+    elif isinstance(error, UnexpectedExternalError) and not verbose:
+        click.echo(f"Error: {_locate(error)}", err=True)
     else:
         # With the place in the file that it comes from.
         error.show()
+
+
+def _locate(error: Any) -> str:
+    """What went wrong in a file of the user's, and where, in one line."""
+    from stackmend.redaction import format_safe_line
+
+    lines = [
+        frame.lineno
+        for frame in extract_tb(error.exception._traceback)
+        if Path(frame.filename).name == Path(error.filename).name
+    ]
+    where = f" line {lines[-1]}" if lines else ""
+    cause = "".join(format_exception_only(error.exception)).strip()
+    return format_safe_line(f"{error.filename}{where}: {cause}")

@@ -178,6 +178,7 @@ class RunRecord(Model):
     :param complete: ``false`` where the run ended before every host was done with.
     :param interrupted: the signal that ended the run, such as ``SIGTERM``; empty where none did.
     :param hosts: the hosts, by name.
+    :param left_out: names of hosts that the inventory has, and that ``--limit`` left out.
     """
 
     schema_version: Literal[2] = 2
@@ -188,6 +189,7 @@ class RunRecord(Model):
     complete: bool
     interrupted: str = ""
     hosts: dict[str, HostRecord] = {}
+    left_out: tuple[str, ...] = ()
 
     def list_not_well(self) -> dict[str, Outcome]:
         """The hosts that are not proven to be as their inventory wants them.
