@@ -5,12 +5,12 @@ answered and how many were not stands in the file COUNTS.
 """
 
 import json
-import os
 import socket
 import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 api, redis, ollama, model, counts_file = sys.argv[1:]
 counts = {}
@@ -76,6 +76,6 @@ while True:
     time.sleep(2)
     with lock:
         text = json.dumps(counts, sort_keys=True)
-    with open(f"{counts_file}.part", "w") as file:
-        file.write(text)
-    os.rename(f"{counts_file}.part", counts_file)
+    part = Path(f"{counts_file}.part")
+    part.write_text(text)
+    part.rename(counts_file)

@@ -20,7 +20,7 @@ from stackmend import get_deploy_directory
 from stackmend.cli import exit_codes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stackmend.cli.output import Output
 
@@ -37,6 +37,7 @@ def run_deploy(
     detailed: bool = False,
     limit: Sequence[str] = (),
     verbosity: int = 0,
+    data: Mapping[str, str] | None = None,
 ) -> int:
     """Run a deploy on the hosts of an inventory, and say by an exit code how that ended.
 
@@ -48,24 +49,31 @@ def run_deploy(
     :param limit: names and groups of the hosts that it is run on; all without any.
     :param verbosity: 0 for what ``output`` shows alone, 1 for all that pyinfra prints, 2 and more
         for its ``-v``, ``-vv`` and ``-vvv``.
+    :param data: of all hosts, over what the inventory says.
     :raises click.ClickException: there is no such inventory.
 
     A signal ends the process by itself, with 128 and its number.
     """
     arguments = [
-        _find_inventory(inventory),
+        find_inventory(inventory),
         str(get_deploy_directory() / f"{name}.py"),
         "--dry" if dry else "--yes",
         # Without it a dry run asks a person whether to go on without a host.
         "--json",
         *(f"--limit={pattern}" for pattern in limit),
+        *(f"--data={key}={value}" for key, value in (data or {}).items()),
         *["-v"] * (verbosity - 1),
     ]
     error = _run_pyinfra(arguments, output, quiet=not verbosity)
     return _classify_end(error, output, detailed=detailed)
 
 
-def _find_inventory(inventory: str) -> str:
+def find_inventory(inventory: str) -> str:
+    """What pyinfra is given for an inventory.
+
+    :param inventory: as :func:`run_deploy` takes it.
+    :raises click.ClickException: there is no such inventory.
+    """
     # A connector, such as @local.
     if inventory.startswith("@"):
         return inventory
