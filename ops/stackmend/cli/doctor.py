@@ -210,20 +210,24 @@ def _list_known(inventory: str | None) -> list[tuple[Incident, str]]:
 
 def _list_files(inventory: str) -> list[Path]:
     """The files of incidents that an inventory's stacks name, each once; no host is reached."""
-    from pyinfra_cli.exceptions import CliError  # type: ignore[import-untyped]
+    from pyinfra.api import State
+    from pyinfra.context import ctx_state
+    from pyinfra_cli.exceptions import CliError, WrappedError  # type: ignore[import-untyped]
     from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
 
     from stackmend.cli.runs import find_inventory
     from stackmend.spec import SpecError, Stack, parse_machine
 
     sys.path.append(".")
+    # What a file of the inventory is read by.
+    ctx_state.set(State())  # type: ignore[no-untyped-call]
     try:
         hosts = make_inventory(find_inventory(inventory), cwd=str(Path.cwd()))
         stacks = [parse_machine(host.data.dict()) for host in hosts]
     except SpecError as error:
         raise click.ClickException(f"wrong settings: {error}") from None
-    except CliError as error:
-        raise click.ClickException(str(error.message)) from None
+    except (CliError, WrappedError) as error:
+        raise click.ClickException(error.message) from None
     except SyntaxError as error:
         raise click.ClickException(f"{error.filename} line {error.lineno}: {error.msg}") from None
     named = [path for each in stacks if isinstance(each, Stack) for path in each.incidents]

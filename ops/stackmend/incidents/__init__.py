@@ -100,13 +100,13 @@ def prefetch(project: str = "") -> None:
 
     to = ctx_host.get()  # type: ignore[no-untyped-call]
     connection.prefetch(to, RecentSymptoms, project=project)
-    if _is_support_wanted():
+    if _has_support_listener():
         from stackmend.incidents.support import SupportReading
 
         connection.prefetch(to, SupportReading, project=project)
 
 
-def _is_support_wanted() -> bool:
+def _has_support_listener() -> bool:
     listener = reporting.get_listener()
     return listener is not None and listener.wants_support
 
