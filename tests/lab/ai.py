@@ -19,6 +19,7 @@ from tests.lab import controller, hosts, model_registry
 from tests.lab.controller import Controller, Run
 from tests.lab.hosts import LabHost
 from tests.lab.images import STACK
+from tests.lab.model_registry import ModelRegistry
 from tests.lab.models_runs import push
 from tests.lab.reference_stack import DIRECTORY, VARIABLES
 
@@ -114,13 +115,18 @@ def list_found(diagnosis: dict[str, Any]) -> list[str]:
     return [each["incident"] or each["title"] for each in diagnosis["findings"]]
 
 
+def make(directory: Path, host: LabHost, registry: ModelRegistry) -> Ai:
+    """The stack for a host that was reset; nothing is there yet."""
+    return Ai(directory, host, push(registry, "team/first:1b", 1_500_000, seed=1).name)
+
+
 @contextlib.contextmanager
 def standing(directory: Path) -> Iterator[Ai]:
     """The stack, deployed and well on a host that is held meanwhile."""
     hosts.prepare()
     with hosts.lease() as host, model_registry.lease() as registry:
         host.reset()
-        ai = Ai(directory, host, push(registry, "team/first:1b", 1_500_000, seed=1).name)
+        ai = make(directory, host, registry)
         ai.deploy()
         try:
             yield ai

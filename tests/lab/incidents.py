@@ -72,13 +72,13 @@ INJECTIONS: dict[str, Callable[[Ai], None]] = {
 
 
 @contextlib.contextmanager
-def runbook(directory: Path) -> Iterator[Ai]:
+def runbook(ai: Ai) -> Iterator[Ai]:
     """The stack on a host with a GPU and a DNS server of its own, which all five can be done to."""
-    with standing(directory) as ai, gpus.bus(ai.host) as bus:
+    with gpus.bus(ai.host) as bus:
         bus.nvidia()
         bus.toolkit()
         _serve_names(ai)
-        ai.settings["source"] = str(_reserve_gpu(Path(ai.settings["source"]), directory))
+        ai.settings["source"] = str(_reserve_gpu(Path(ai.settings["source"]), ai.directory))
         ai.settings["resolver"] = {"servers": [FIRST], "check_names": [OUTSIDE]}
         ai.settings["connectivity"]["endpoints"] = [f"http://{OUTSIDE}:9999/"]
         ai.settings["allow"] = ["restart:resolver"]
@@ -131,7 +131,8 @@ def heal(ai: Ai, names: Sequence[str]) -> list[str]:
         wrong.append(f"not healed: exit {mended.rc}, {outcome}\n{mended.out}")
     if (again.rc, ai.report()["outcome"]) != (0, "converged"):
         wrong.append(f"the second run: exit {again.rc}, {ai.report()['outcome']}\n{again.out}")
-    if ai.host.identities() != before or (events := ai.host.events_since(moment)):
+    events = ai.host.events_since(moment)
+    if ai.host.identities() != before or events:
         wrong.append(f"the second run touched containers: {events}")
     seconds = f"injected in {injected - begun:.1f} s, doctor {told.seconds:.1f} s, "
     seconds += f"site {mended.seconds:.1f} s, again {again.seconds:.1f} s"
@@ -152,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     order = random.Random(chosen.seed)
     alone = chosen.orders if chosen.alone is None else chosen.alone
     missed: list[int] = []
-    with tempfile.TemporaryDirectory() as directory, runbook(Path(directory)) as ai:
+    with tempfile.TemporaryDirectory() as directory, standing(Path(directory)) as ai, runbook(ai):
         for number in range(1, chosen.orders + 1):
             names = list(INJECTIONS)
             order.shuffle(names)
