@@ -299,9 +299,12 @@ def check_settings(_host: str, data: Mapping[str, Any]) -> None:
 
     :raises SpecError: as :func:`check` does.
     """
-    if parse_machine(data) is None:
+    machine = parse_machine(data)
+    if machine is None:
         return
     _check_login(data)
+    if (only := data.get("doctor_only")) is not None:
+        _check_only(only, machine)
     key = data.get("ssh_key")
     if key is None:
         return
@@ -311,6 +314,17 @@ def check_settings(_host: str, data: Mapping[str, Any]) -> None:
         raise SpecError(f"ssh_key: {show(key)} {error}") from None
     if not found:
         raise SpecError(f"ssh_key: {show(key)} is no file of this machine")
+
+
+def _check_only(only: object, found: Machine) -> None:
+    from stackmend.incidents import custom, selection
+    from stackmend.incidents.catalogue import list_incidents
+
+    own = found.incidents if isinstance(found, Stack) else ()
+    try:
+        selection.parse(only, list_incidents(custom.load(own)))
+    except Problem as error:
+        raise SpecError(str(error)) from None
 
 
 def _complete(problem: str) -> str:

@@ -6,7 +6,6 @@ Thin over pyinfra: ``pyinfra INVENTORY deploy/site.py`` does the same. Its exit 
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -14,13 +13,13 @@ import signal
 import stat
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from stackmend.cli import exit_codes
+from stackmend.cli.doctor import diagnose
 
 if TYPE_CHECKING:
     from stackmend.pages import Fragment
@@ -53,15 +52,6 @@ Exit codes:
   3   a host cannot be reached
   4   another run holds the lock of a host
   10  with --detailed-exitcode: well, and changed (with --dry: would be)
-  129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
-
-DOCTOR_EXIT_CODES = """\b
-Exit codes:
-  0   healthy: nothing was found
-  1   something was found, or a host could not be read
-  2   wrong usage or settings
-  3   a host cannot be reached
-  4   another run holds the lock of a host
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
 
 
@@ -161,55 +151,7 @@ for _name, _text in DEPLOYS.items():
     cli.add_command(_make_deploy_command(_name, _text))
 
 
-@cli.command("doctor", epilog=DOCTOR_EXIT_CODES)
-@click.argument("inventory", required=False, type=click.Path())
-@click.option(
-    "--text",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Name the incident that an error or a log is about; - reads standard input. "
-    "Knows stackmend's own incidents alone.",
-)
-@click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
-@click.option("--json", "as_json", is_flag=True, help="Print the record, or the matches, as JSON.")
-@click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
-def diagnose(
-    inventory: str | None,
-    text: Path | None,
-    limit: tuple[str, ...],
-    as_json: bool,
-    verbosity: int,
-) -> int:
-    """Say what is wrong, by name, and why.
-
-    Observes every host of INVENTORY and changes nothing: root causes first, each with its evidence,
-    what stackmend would do, and the line of inventory that would allow it.
-    """
-    if (inventory is None) == (text is None):
-        raise click.UsageError("name an INVENTORY, or a text with --text")
-    if text is not None:
-        if limit or verbosity:
-            raise click.UsageError("--limit and -v are for an INVENTORY, and not for a --text")
-        return _diagnose_text(text, as_json=as_json)
-    assert inventory is not None
-    return _run("doctor", inventory, as_json=as_json, limit=limit, verbosity=verbosity)
-
-
-def _diagnose_text(path: Path, *, as_json: bool) -> int:
-    # It brings pyinfra along, which has to be the first to be imported.
-    import_module("pyinfra_cli")
-    from stackmend.cli import pasted
-    from stackmend.controller_files import Unreadable
-
-    try:
-        found = pasted.diagnose(path)
-    except Unreadable as error:
-        raise click.ClickException(f"--text: {path} {error}") from None
-    if as_json:
-        click.echo(json.dumps([match.model_dump() for match in found], indent=1))
-    else:
-        click.echo(pasted.format_matches(found))
-    return exit_codes.FAILED if found else exit_codes.ALL_WELL
+cli.add_command(diagnose)
 
 
 @cli.command("undo", epilog=EXIT_CODES)

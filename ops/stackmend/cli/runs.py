@@ -7,6 +7,7 @@ record is the one of this run, even where it could not be written.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -21,7 +22,7 @@ from stackmend import get_deploy_directory
 from stackmend.cli import exit_codes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stackmend.cli.output import Output
 
@@ -40,6 +41,7 @@ def run_deploy(
     verbosity: int = 0,
     wait: float | None = None,
     record: str = "",
+    data: Mapping[str, str] | None = None,
 ) -> int:
     """Run a deploy on the hosts of an inventory, and say by an exit code how that ended.
 
@@ -53,24 +55,32 @@ def run_deploy(
         for its ``-v``, ``-vv`` and ``-vvv``.
     :param wait: seconds to wait for another run on a host; by default as its settings say.
     :param record: what is brought back, for ``undo``.
+    :param data: what each host's data has for this run alone.
     :raises click.ClickException: there is no such inventory.
 
     A signal ends the process by itself, with 128 and its number.
     """
     arguments = [
-        _find_inventory(inventory),
+        find_inventory(inventory),
         str(get_deploy_directory() / f"{name}.py"),
         "--dry" if dry else "--yes",
         # Without it a dry run asks a person whether to go on without a host.
         "--json",
         *(f"--limit={pattern}" for pattern in limit),
+        # As JSON: what it takes for a number or a truth is text here.
+        *(f"--data={key}={json.dumps(value)}" for key, value in (data or {}).items()),
         *["-v"] * (verbosity - 1),
     ]
     error = _run_pyinfra(arguments, output, quiet=not verbosity, wait=wait, record=record)
     return _classify_end(error, output, detailed=detailed, verbose=verbosity > 0)
 
 
-def _find_inventory(inventory: str) -> str:
+def find_inventory(inventory: str) -> str:
+    """What pyinfra is given for an inventory.
+
+    :param inventory: as :func:`run_deploy` takes it.
+    :raises click.ClickException: there is no such inventory.
+    """
     # A connector, such as @local.
     if inventory.startswith("@"):
         return inventory

@@ -310,6 +310,9 @@ def _classify_observed(run: Run, host: Host, operations: Sequence[OperationRecor
         return "failed"
     if diagnosis is None:
         return "unknown"
+    if diagnosis.only:
+        # Of the rest nothing was asked.
+        operations = ()
     if refused := _classify_refusals(operations):
         return refused
     if diagnosis.findings or any(op.planned for op in operations):
