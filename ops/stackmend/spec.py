@@ -27,6 +27,7 @@ from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import Problem, list_problems, show
 from stackmend.raw import NAME_MAX, LocalPath, RawProblem, copy_plain
 from stackmend.resolver.spec import ResolverPolicy
+from stackmend.schedule.spec import TimerSpec
 from stackmend.worker.spec import WorkerPolicy
 
 
@@ -85,6 +86,8 @@ class Machine(BaseModel):
     :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
     :param engine: the container engine that the host is to have.
     :param resolver: the DNS servers that the host is to ask, and its caches.
+    :param schedule: when ``stackmend reconcile`` is run by itself, and where; see
+        ``docs/schedule.md``.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -97,6 +100,7 @@ class Machine(BaseModel):
     access: AccessPolicy | None = None
     engine: EnginePolicy | None = None
     resolver: ResolverPolicy | None = None
+    schedule: TimerSpec | None = None
     report: Report = Report()
 
 
@@ -114,6 +118,8 @@ class Stack(Machine, ComposeSpec):
     :param worker: what the worker and its model server are held to.
     :param incidents: Python files of this machine with incidents of your own, which
         ``deploy/doctor.py`` looks for as well; see ``docs/doctor.md``.
+    :param schedule: when ``stackmend reconcile`` is run by itself, and where; see
+        ``docs/schedule.md``.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -145,7 +151,7 @@ class Stack(Machine, ComposeSpec):
 
 
 #: What a host may have before it has a project.
-_SECTIONS = frozenset({"access", "engine", "resolver"})
+_SECTIONS = frozenset({"access", "engine", "resolver", "schedule"})
 
 
 def check(data: Mapping[str, Any]) -> Stack | None:
@@ -159,7 +165,7 @@ def check(data: Mapping[str, Any]) -> Stack | None:
 
 
 def parse_machine(data: Mapping[str, Any]) -> Stack | Machine | None:
-    """The same, also where a host has ``access``, ``engine`` or ``resolver`` alone.
+    """The same, also where a host has ``access``, ``engine``, ``resolver`` or ``schedule`` alone.
 
     :param data: the host's data, as ``host.data.dict()`` gives it.
     :raises SpecError: naming each wrong field, and what would be right.
