@@ -24,6 +24,9 @@ STOP = 30
 #: What cron's programs are found in.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+#: Characters of a command that each cron takes.
+LONGEST = 990
+
 #: The variable by which a run knows that a timer began it.
 MARK = "STACKMEND_TIMER"
 
@@ -154,7 +157,7 @@ def _list_timer(spec: TimerSpec, job: Job, version: int) -> Iterator[str]:
 
 
 def make_table(spec: TimerSpec, job: Job, host: str, tools: tuple[str, ...]) -> str:
-    """The table of cron that does the same; empty where cron has no such times.
+    """The table of cron that does the same; empty where cron has no such times or lines so long.
 
     :param spec: when it is run.
     :param job: what is run.
@@ -176,6 +179,8 @@ def make_table(spec: TimerSpec, job: Job, host: str, tools: tuple[str, ...]) -> 
         command = f"sleep {delay}; {command}"
     # A percent sign is a line break to cron.
     command = command.replace("%", r"\%")
+    if len(command) > LONGEST:
+        return ""
     return "\n".join(
         [MADE, "SHELL=/bin/sh", f"PATH={PATH}", 'MAILTO=""', f"{fields} {job.user} {command}", ""]
     )

@@ -1,0 +1,244 @@
+"""``schedule.timer`` on real hosts: one that mends itself, a controller's, cron's, and the end."""
+
+from __future__ import annotations
+
+import json
+import pprint
+import random
+
+import pytest
+
+from tests.lab import soak
+from tests.lab.fixtures import Lab
+from tests.lab.hosts import LabHost
+from tests.lab.stacks import Shop
+
+HOME = "/var/lib/stackmend/schedule/stackmend-host"
+UNIT = "stackmend-host"
+
+
+def start(host: LabHost, unit: str = UNIT) -> None:
+    """One run of the service, as its timer begins it."""
+    done = host.run(f"systemctl start {unit}.service", timeout=120)
+    said = host.sh(f"journalctl -q --no-pager -o cat -t {unit} -n 40", check=False)
+    assert done.returncode == 0, said
+
+
+@pytest.fixture(scope="module")
+def keeping(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """The shop on a host that mends itself; its timer is far away."""
+    host = lab.take(1)[0]
+    mend = {"attempts": 100, "backoff": [0]}
+    shop = Shop(tmp_path_factory.mktemp("keeping"), host, mend=mend)
+    shop.settings["schedule"] = {"mode": "host", "every": "24h", "random_delay": 0}
+    shop.secret_env["LICENCE_KEY"] = "s3cret-of-the-shop"
+    done = shop.run("-y", timeout=400)
+    assert done.rc == 0, done.out
+    again = shop.run("-y")
+    assert again.rc == 0, again.out
+    assert "No changes" in again.out, again.out
+    return shop
+
+
+def test_the_host_heals_itself_without_internet_and_controller(keeping: Shop) -> None:
+    host = keeping.host
+    assert host.sh(f"systemctl is-enabled {UNIT}.timer; systemctl is-active {UNIT}.timer") == (
+        "enabled\nactive"
+    )
+    assert host.sh(f"systemd-analyze verify {UNIT}.service {UNIT}.timer 2>&1") == ""
+    # Nobody but root reads what was brought, and no argument has a secret.
+    assert host.sh(f"stat -c %a {HOME} {HOME}/current/settings.json") == "700\n600"
+    assert "s3cret" not in host.sh(f"systemctl cat {UNIT}.service {UNIT}.timer")
+    gone = keeping.source.rename(keeping.directory / "gone")
+    before = host.sh("ip route show default")
+    host.sh("ip route del default; echo nameserver 192.0.2.1 >/etc/resolv.conf")
+    try:
+        host.docker("rm", "-f", keeping.container("web")["Name"][1:])
+        host.docker("stop", keeping.container("side")["Name"][1:])
+        host.sh(f"echo changed >{keeping.home}/conf/web.conf")
+        start(host)
+        keeping.assert_well()
+        assert "changed" not in host.sh(f"cat {keeping.home}/conf/web.conf")
+        with keeping.watching() as seen:
+            start(host)
+        assert seen.quiet, seen.events
+        record = json.loads(host.read(f"{HOME}/reports/latest.json"))
+        assert [each["outcome"] for each in record["hosts"].values()] == ["converged"]
+        assert "s3cret" not in json.dumps(record)
+    finally:
+        gone.rename(keeping.source)
+        host.sh(f"ip route add {before}", check=False)
+
+
+def test_settings_changed_on_the_controller_reach_the_host(keeping: Shop) -> None:
+    host = keeping.host
+    before = host.sh(f"readlink {HOME}/current")
+    program = host.sh(f"readlink -f {HOME}/current/venv")
+    keeping.services["side"]["environment"] = {"NEWS": "yes"}
+    done = keeping.run("-y")
+    assert done.rc == 0, done.out
+    assert host.sh(f"readlink {HOME}/current") != before
+    assert host.sh(f"readlink -f {HOME}/current/venv") == program
+    assert host.sh(f"ls {HOME}/programs | wc -l; ls {HOME}/generations | wc -l") == "1\n2"
+    with keeping.watching() as seen:
+        start(host)
+    assert seen.quiet, seen.events
+
+
+def test_settings_that_the_host_cannot_run_by_itself_are_not_switched_to(keeping: Shop) -> None:
+    host = keeping.host
+    before = host.sh(f"readlink {HOME}/current")
+    broken = f"{host.sh(f'ls -d {HOME}/programs/*/lib/python3.*/site-packages')}/broken.pth"
+    host.put(broken, "import os; os._exit(70)\n")
+    keeping.services["side"]["environment"] = {"NEWS": "no"}
+    done = keeping.run("-y")
+    host.sh(f"rm {broken}")
+    assert done.rc == 1, done.out
+    assert "the host cannot mend itself yet" in done.out
+    assert host.sh(f"readlink {HOME}/current") == before
+    assert not host.exists(f"{HOME}/generations/.partial")
+    done = keeping.run("-y")
+    assert done.rc == 0, done.out
+
+
+@pytest.fixture
+def fleet(keeping: Shop) -> str:
+    """A user's inventory on the host, which is then the controller of itself; and its files."""
+    host = keeping.host
+    # What the host runs by itself serves here as a user's own installation.
+    host.sh(
+        f"chmod a+x /var/lib/stackmend /var/lib/stackmend/schedule {HOME} {HOME}/programs; "
+        f"chmod -R a+rX {HOME}/programs; ln -sfn $(readlink -f {HOME}/current/venv) /opt/venv"
+    )
+    home = "/home/operator/fleet"
+    for path in sorted(keeping.source.rglob("*")):
+        if path.is_file():
+            host.put(f"{home}/src/{path.relative_to(keeping.source)}", path.read_bytes())
+    settings = {**keeping.settings, "source": f"{home}/src"}
+    settings["env"] = {"LICENCE_KEY": "s3cret-of-the-shop"}
+    del settings["schedule"]
+    reach = {
+        "ssh_hostname": "127.0.0.1",
+        "ssh_user": "root",
+        "ssh_key": "/home/operator/.ssh/id_ed25519",
+        "ssh_known_hosts_file": "/home/operator/.ssh/known_hosts",
+    }
+    schedule = {"every": "24h"}
+    local = {"_sudo": True, "stack": {"schedule": schedule}}
+    hosts = [("@local", local), ("shop", {**reach, "stack": settings})]
+    host.put(f"{home}/fleet.py", f"hosts = {pprint.pformat(hosts)}\n", "0600")
+    host.sh(
+        "mkdir -p ~operator/.ssh && chmod 700 ~operator/.ssh && cd ~operator/.ssh && "
+        "rm -f id_ed25519 && ssh-keygen -q -t ed25519 -N '' -f id_ed25519 && "
+        "cat id_ed25519.pub >>/root/.ssh/authorized_keys && "
+        "ssh-keyscan -t ed25519 127.0.0.1 >known_hosts 2>/dev/null; chown -R operator ~operator"
+    )
+    return home
+
+
+def as_operator(host: LabHost, home: str, *words: str) -> str:
+    """``stackmend WORDS...`` as a user of the host runs it."""
+    command = f"cd {home} && /opt/venv/bin/stackmend {' '.join(words)} 2>&1"
+    done = host.run(
+        f"runuser -u operator -- env HOME=/home/operator sh -c {command!r}", timeout=180
+    )
+    said = done.stdout.decode()
+    assert done.returncode == 0, said
+    return said
+
+
+def test_a_timer_of_the_controller_keeps_the_fleet(keeping: Shop, fleet: str) -> None:
+    host = keeping.host
+    unit = "stackmend-controller"
+    as_operator(host, fleet, "site", "fleet.py")
+    assert host.sh(f"systemctl is-enabled {unit}.timer; systemctl is-active {unit}.timer") == (
+        "enabled\nactive"
+    )
+    assert host.sh(f"systemd-analyze verify {unit}.service {unit}.timer 2>&1") == ""
+    text = host.sh(f"systemctl cat {unit}.service")
+    assert "User=operator" in text
+    assert "ProtectSystem=strict" in text
+    exposed = host.sh(
+        f"systemd-analyze security --no-pager {unit}.service | tail -n 1", check=False
+    )
+    assert "OK" in exposed or "MEDIUM" in exposed, exposed
+    host.docker("rm", "-f", keeping.container("web")["Name"][1:])
+    host.sh(f"echo changed >{keeping.home}/conf/web.conf")
+    start(host, unit)
+    keeping.assert_well()
+    record = json.loads(host.read(f"{fleet}/var/reports/latest.json"))
+    assert record["hosts"]["shop"]["outcome"] == "changed"
+    with keeping.watching() as seen:
+        start(host, unit)
+    assert seen.quiet, seen.events
+    assert "converged" in as_operator(host, fleet, "site", "fleet.py")
+    # On another machine it is refused, with the line that is right.
+    host.sh(f"""sed -i "s/'every': '24h'/'present': False/" {fleet}/fleet.py""")
+    as_operator(host, fleet, "site", "fleet.py")
+    assert host.sh(f"find /etc /var/lib/systemd /var/lib/stackmend -name '*{unit}*'") == ""
+
+
+def test_mode_controller_is_refused_on_another_machine(keeping: Shop) -> None:
+    before = keeping.settings["schedule"]
+    keeping.settings["schedule"] = {"every": "5min"}
+    done = keeping.run("-y")
+    keeping.settings["schedule"] = before
+    assert done.rc == 1, done.out
+    assert "mode controller runs the whole fleet from this machine" in done.out
+    assert '"mode": "host"' in done.out
+
+
+def test_cron_does_it_where_there_is_no_systemd(keeping: Shop) -> None:
+    host = keeping.host
+    before = keeping.settings["schedule"]
+    keeping.settings["schedule"] = {**before, "name": "nightly", "every": "1min"}
+    table = "/etc/cron.d/stackmend-nightly"
+    host.sh("systemctl start cron; mount -t tmpfs tmpfs /run/systemd")
+    try:
+        done = keeping.run("-y", timeout=300)
+        assert done.rc == 0, done.out
+        again = keeping.run("-y")
+        assert "No changes" in again.out, again.out
+        assert not host.exists("/etc/systemd/system/stackmend-nightly.timer")
+        # As cron runs it: a bare environment, by sh.
+        line = host.sh(f"tail -n 1 {table}").split(" root ", 1)[1].replace("\\%", "%")
+        host.docker("rm", "-f", keeping.container("web")["Name"][1:])
+        host.put("/tmp/line", line)
+        host.sh("env -i PATH=/usr/bin:/bin sh /tmp/line; rm /tmp/line", timeout=120)
+        keeping.assert_well()
+        keeping.settings["schedule"] = {**before, "name": "nightly", "present": False}
+        done = keeping.run("-y")
+        assert done.rc == 0, done.out
+    finally:
+        host.sh("umount /run/systemd; systemctl stop cron")
+        keeping.settings["schedule"] = before
+    left = "find / -xdev -name '*stackmend-nightly*' -not -path '/proc/*'"
+    assert host.sh(left) == ""
+    assert host.exists(HOME)
+
+
+def test_faults_at_random_are_healed_by_the_next_run_but_one(keeping: Shop) -> None:
+    soak.set_timer(keeping.host, 4)
+    # The first run of a timer settles what its files are.
+    soak.wait_for_runs(keeping.host, float(keeping.host.now()), 1)
+    seen = soak.soak(keeping, 35, random.Random(17))
+    assert not seen.wrong, seen
+    assert len(seen.faults) >= 2
+
+
+def test_a_timer_that_is_not_to_be_leaves_nothing(keeping: Shop) -> None:
+    host = keeping.host
+    host.sh(f"rm -rf /etc/systemd/system/{UNIT}.timer.d; systemctl daemon-reload")
+    keeping.settings["schedule"] = {"mode": "host", "present": False}
+    done = keeping.run("-y")
+    assert done.rc == 0, done.out
+    left = "find / -xdev -name '*stackmend-host*' -not -path '/proc/*' -not -path '/var/log/*'"
+    assert host.sh(left) == ""
+    assert not host.exists("/var/lib/stackmend/schedule")
+    assert (
+        host.sh(f"systemctl show -p LoadState --value {UNIT}.timer {UNIT}.service")
+        == "not-found\n\nnot-found"
+    )
+    again = keeping.run("-y")
+    assert again.rc == 0, again.out
+    assert "No changes" in again.out
