@@ -45,7 +45,7 @@ FAULTS: dict[str, Callable[[Shop], object]] = {
 
 
 @dataclass
-class Seen:
+class Soak:
     """What a soak saw.
 
     + faults: each fault and the runs that it took
@@ -77,9 +77,9 @@ def soak(
     random_: random.Random,
     *,
     show: Callable[[str], object] = lambda line: None,
-) -> Seen:
+) -> Soak:
     """Inject faults until the time is up, each once the one before is healed."""
-    seen = Seen()
+    seen = Soak()
     host = shop.host
     end = time.monotonic() + seconds
     before = measure(host)
@@ -172,7 +172,7 @@ def main() -> int:
     with hosts.lease("managed") as host, tempfile.TemporaryDirectory() as directory:
         host.reset()
         shop = Shop(Path(directory), host)
-        shop.settings["mend"] = {"attempts": 10000, "backoff": [0]}
+        shop.settings["mend"] = {"attempts": 100, "backoff": [0]}
         shop.settings["schedule"] = {"mode": "host", "every": "1min", "random_delay": 0}
         done = shop.run("-y", timeout=400)
         if done.rc != 0:

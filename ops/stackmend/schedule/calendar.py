@@ -26,9 +26,7 @@ _FIELDS = rf"{_FIELD}(?:,{_FIELD})*"
 _DATE = rf"(?P<date>(?:{_FIELDS}-)?{_FIELDS}[-~]{_FIELDS})"
 _CLOCK = rf"(?P<clock>{_FIELDS}:{_FIELDS}(?::{_FIELDS}(?:\.[0-9]{{1,6}})?)?)"
 _ZONE = r"(?P<zone>UTC|[A-Z][A-Za-z_+-]{1,30}(?:/[A-Za-z0-9_+-]{1,30}){1,2})"
-_EXPRESSION = re.compile(
-    rf"(?:{_WEEKDAYS}(?: |$))?(?:{_DATE}(?: |$))?(?:{_CLOCK}(?: |$))?(?:{_ZONE})?", re.IGNORECASE
-)
+_EXPRESSION = rf"(?:{_WEEKDAYS}(?: |$))?(?:{_DATE}(?: |$))?(?:{_CLOCK}(?: |$))?(?:{_ZONE})?"
 _TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::00)?")
 
 
@@ -59,7 +57,7 @@ def check_expression(text: str) -> str:
     """
     if not text or text.lower() in WORDS:
         return text
-    match = _EXPRESSION.fullmatch(text) if len(text) <= 200 and text == text.strip() else None
+    match = _match(text) if len(text) <= 200 and text == text.strip() else None
     if match is None or not any(match.group("days", "date", "clock")):
         raise ValueError(
             "must be a time such as '03:00', a word such as 'daily', or an expression of systemd's "
@@ -103,11 +101,16 @@ def format_cron(interval: float | None, at: str) -> str:
         return f"0 */{seconds // HOUR} * * *" if seconds < DAY else "0 0 * * *"
     if at.lower() in WORDS:
         return WORDS[at.lower()]
-    match = _EXPRESSION.fullmatch(at)
+    match = _match(at)
     clock = _TIME.fullmatch((match["clock"] or "00:00") if match else "")
     if match is None or clock is None or match["date"] or match["zone"]:
         return ""
     return f"{int(clock[2])} {int(clock[1])} * * {_format_weekdays(match['days'])}"
+
+
+def _match(text: str) -> re.Match[str] | None:
+    # Compiled where it is used: most runs have no such settings.
+    return re.fullmatch(_EXPRESSION, text, re.IGNORECASE)
 
 
 def _format_weekdays(text: str | None) -> str:

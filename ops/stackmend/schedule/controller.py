@@ -85,7 +85,7 @@ def make_fleet_job(host: Host, spec: TimerSpec) -> tuple[Job, tuple[str, str] | 
         user=user,
         writable=tuple(dict.fromkeys(writable)),
         environment={"STACKMEND_REPORTS": str(reports)},
-        confined=not any(map(_mends_this_machine, host.state.inventory)),
+        confined=not any(map(_is_mended_here, host.state.inventory)),
         private_tmp=not any(
             Path(each).resolve().is_relative_to(shared)
             for each in (program, path or "/", directory, sys.prefix, *writable)
@@ -124,7 +124,7 @@ def make_directories(job: Job) -> None:
             Path(path).mkdir(parents=True, exist_ok=True)
 
 
-def _mends_this_machine(host: Host) -> bool:
+def _is_mended_here(host: Host) -> bool:
     """Whether runs change this machine by the settings of a host."""
     if not issubclass(host.connector_cls, LocalConnector):
         return False

@@ -52,7 +52,7 @@ def make_wheel() -> tuple[str, bytes]:
     tag = "py3-none-any"
     wheel = f"Wheel-Version: 1.0\nGenerator: stackmend\nRoot-Is-Purelib: true\nTag: {tag}\n"
     rows.append((f"{info}/WHEEL", wheel.encode()))
-    record = "".join(f"{path},sha256={_digest(data)},{len(data)}\n" for path, data in rows)
+    record = "".join(f"{path},sha256={_hash(data)},{len(data)}\n" for path, data in rows)
     rows.append((f"{info}/RECORD", f"{record}{info}/RECORD,,\n".encode()))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -77,7 +77,7 @@ def _list_package() -> Iterator[tuple[str, bytes]]:
                 yield f"{name}/{path}", controller_files.read(root / path, MAXIMUM_WHEEL)
 
 
-def _digest(data: bytes) -> str:
+def _hash(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
 
 
