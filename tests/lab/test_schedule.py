@@ -101,6 +101,58 @@ def test_settings_that_the_host_cannot_run_by_itself_are_not_switched_to(keeping
     assert done.rc == 0, done.out
 
 
+def break_settings_of_the_engine(shop: Shop) -> None:
+    shop.host.sh("echo '{}' >/etc/docker/daemon.json")
+
+
+def stop_the_engine(shop: Shop) -> None:
+    shop.host.sh("systemctl stop docker.socket docker.service")
+
+
+def take_the_port(shop: Shop) -> None:
+    shop.host.docker("rm", "-f", shop.id("web"))
+    serve = "systemd-run -q --unit=taker python3 -m http.server 8080 --bind 127.0.0.1"
+    shop.host.sh(f"{serve}; SECONDS=0; until curl -s 127.0.0.1:8080; do [ $SECONDS -lt 20 ]; done")
+
+
+def leave_nothing_of_the_project(shop: Shop) -> None:
+    shop.by_hand("down")
+    shop.host.sh(f"rm -rf {shop.home}/conf")
+
+
+def freeze_a_service(shop: Shop) -> None:
+    shop.host.docker("pause", shop.id("redis"))
+
+
+REMEDIES = (
+    break_settings_of_the_engine,
+    stop_the_engine,
+    take_the_port,
+    leave_nothing_of_the_project,
+    freeze_a_service,
+)
+
+
+def test_remedies_of_each_kind_come_about_under_the_unit(keeping: Shop) -> None:
+    host = keeping.host
+    keeping.settings["engine"] = {"channel": "distro", "log": {"max_size": "9m"}}
+    allow = ["exe:/usr/bin/python3*"]
+    keeping.settings["ports"] = {"on_conflict": "stop", "allow": allow, "grace": 2, "settle": 1}
+    done = keeping.run("-y")
+    assert done.rc == 0, done.out
+    for make in REMEDIES:
+        make(keeping)
+        start(host)
+        keeping.assert_well()
+    assert '"9m"' in host.read("/etc/docker/daemon.json").decode()
+    with keeping.watching() as seen:
+        start(host)
+    assert seen.quiet, seen.events
+    del keeping.settings["engine"], keeping.settings["ports"]
+    done = keeping.run("-y")
+    assert done.rc == 0, done.out
+
+
 @pytest.fixture
 def fleet(keeping: Shop) -> str:
     """A user's inventory on the host, which is then the controller of itself; and its files."""

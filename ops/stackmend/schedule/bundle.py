@@ -165,5 +165,5 @@ class _Packer:
             self._left -= len(content)
             if self._left < 0:
                 raise Unreadable(f"and the other files hold more than {MAXIMUM} bytes together")
-            whole = f"fleet/{directory}/{path}" if directory else f"fleet/{path}"
-            self.files[whole] = (mode & 0o777, content)
+            target = f"fleet/{directory}/{path}" if directory else f"fleet/{path}"
+            self.files[target] = (mode & 0o777, content)

@@ -37,9 +37,9 @@ def check_interval(seconds: float | None) -> float | None:
     """
     if seconds is None:
         return None
-    whole = seconds == int(seconds)
-    minutes = whole and seconds % MINUTE == 0 and seconds < HOUR and HOUR % seconds == 0
-    hours = whole and seconds % HOUR == 0 and seconds <= DAY and DAY % seconds == 0
+    integral = seconds == int(seconds)
+    minutes = integral and seconds % MINUTE == 0 and seconds < HOUR and HOUR % seconds == 0
+    hours = integral and seconds % HOUR == 0 and seconds <= DAY and DAY % seconds == 0
     if not minutes and not hours:
         raise ValueError(
             "must be 1, 2, 3, 4, 5, 6, 10, 12, 15, 20 or 30 min, or 1, 2, 3, 4, 6, 8, 12 or 24 h; "

@@ -88,7 +88,7 @@ def parse(output: Sequence[str], mark: str, name: str, secret: str = "") -> Host
     units = dict(_parse_units(found["state"][1]))
     timer, service = units.get("timer", {}), units.get("service", {})
     dropins = f"{timer.get('DropInPaths', '')} {service.get('DropInPaths', '')}".split()
-    status, said = found.get("calendar", (0, []))
+    status, message = found.get("calendar", (0, []))
     return HostSchedule.model_validate(
         {
             "root": host["root"] == "0",
@@ -98,7 +98,7 @@ def parse(output: Sequence[str], mark: str, name: str, secret: str = "") -> Host
             "library": host.get("library", "")[:200].strip(),
             "init": host.get("init", ""),
             "version": int(host.get("version") or 0),
-            "misfit": " ".join(said)[:300] or f"exit status {status}" if status else "",
+            "misfit": " ".join(message)[:300] or f"exit status {status}" if status else "",
             "cron": cron,
             "cron_runs": host.get("runs") == "yes",
             "files": {path: text for path, text in files.items() if text},

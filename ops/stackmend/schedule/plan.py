@@ -117,7 +117,7 @@ def plan(desired: Desired, state: HostSchedule) -> Plan:
 
 def choose_python(state: HostSchedule) -> Interpreter | None:
     """The Python of a host that is new enough; ``None`` without any."""
-    return next((one for one in state.interpreters if one.number >= OLDEST), None)
+    return next((python for python in state.interpreters if python.number >= OLDEST), None)
 
 
 def make_generation(digest: str, tag: str) -> str:
@@ -256,7 +256,7 @@ def _refuse_init(desired: Desired, state: HostSchedule) -> Refusal | None:
 def _refuse_program(spec: TimerSpec, state: HostSchedule) -> Refusal | None:
     if spec.mode != "host" or choose_python(state) is not None:
         return None
-    found = ", ".join(one.version for one in state.interpreters) or "none"
+    found = ", ".join(python.version for python in state.interpreters) or "none"
     return Refusal(
         subject="timer",
         reason="mode host needs Python 3.11 or newer with the modules venv, ssl and ctypes on the "

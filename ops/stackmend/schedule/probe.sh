@@ -81,11 +81,11 @@ if [ "$mode" = host ]; then
     path=$(command -v "$program") || continue
     timeout 10 "$path" -IS -c '
 import sys
-import ctypes, ssl, venv, zlib' >/dev/null 2>&1 && able=yes || able=no
+import ctypes, ssl, venv, zlib' >/dev/null 2>&1 && modules=yes || modules=no
     timeout 10 "$path" -IS -c '
 import sys
 print(sys.argv[1], ".".join(map(str, sys.version_info[:3])), sys.implementation.cache_tag, sys.argv[2])' \
-      "$path" "$able" 2>/dev/null
+      "$path" "$modules" 2>/dev/null
   done
 fi | quoted
 end 0
