@@ -271,6 +271,11 @@ CASES: dict[str, tuple[dict[str, Any], HostSchedule]] = {
         {"at": "*:0/7"},
         state(init="cron", cron="crontab", cron_runs=True),
     ),
+    "edited_settings": (
+        {"mode": "host"},
+        _well({"mode": "host"}).model_copy(update={"settings": "edited"}),
+    ),
+    "last_run_failed": ({}, _well({}, failure="exit-code, exit code 1")),
     "takes_a_gpu": ({}, state(reload_takes=("ai-ollama-1",))),
     "takes_a_gpu_with_consent": (
         {"allow": ["daemon-reload"]},

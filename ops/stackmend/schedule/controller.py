@@ -109,6 +109,11 @@ def make_fleet_job(host: Host, spec: TimerSpec) -> tuple[Job, tuple[str, str] | 
             f"there is no program {program}",
             "install stackmend into the environment that this run uses",
         )
+    elif not _is_user(user):
+        problem = (
+            f"this machine has no user {user}",
+            'correct "user" in the stack\'s "schedule" section',
+        )
     elif any(not text.isprintable() for text in (str(path), str(directory), str(program))):
         problem = ("a path of it holds a control character", "move it elsewhere")
     return job, problem
@@ -122,6 +127,14 @@ def make_directories(job: Job) -> None:
     for path in job.writable[:1]:
         with suppress(OSError):
             Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 def _is_mended_here(host: Host) -> bool:

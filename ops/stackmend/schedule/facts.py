@@ -114,6 +114,8 @@ def parse(output: Sequence[str], mark: str, name: str, secret: str = "") -> Host
                 if (match := _CONTAINER.fullmatch(line.strip()))
             ),
             "interpreters": tuple(_parse_pythons(found["pythons"][1])),
+            "settings": host.get("settings", "")[:64],
+            "failure": _describe_failure(service),
             "generation": host.get("generation", "").rpartition("/")[2][:64],
         }
     )
@@ -134,6 +136,13 @@ def _parse_units(lines: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]
         else:
             key, _, value = line.partition("=")
             values[key] = value
+
+
+def _describe_failure(service: Mapping[str, str]) -> str:
+    result = service.get("Result", "")
+    if result in ("", "success"):
+        return ""
+    return f"{result[:40]}, exit code {service.get('ExecMainStatus', '')[:5]}"
 
 
 def _join(found: Mapping[str, Section], name: str) -> str:

@@ -52,6 +52,7 @@ class Desired(Frozen):
     :param job: what is run.
     :param host: the host's name in the inventory.
     :param generation: the digest of the program and the settings that the host is to run.
+    :param settings: the digest of these settings alone.
     :param problem: why this machine cannot say what is to be run, and what would allow it.
     """
 
@@ -59,6 +60,7 @@ class Desired(Frozen):
     job: Job
     host: str
     generation: str = ""
+    settings: str = ""
     problem: tuple[str, str] | None = None
 
 
@@ -74,13 +76,16 @@ def plan(desired: Desired, state: HostSchedule) -> Plan:
     spec = desired.spec
     if not spec.present:
         return _plan_absence(spec, state)
-    findings = _find_foreign(spec, state)
+    findings = _find(spec, state)
     actions: list[Action] = []
     python = choose_python(state)
     if (
         spec.mode == "host"
         and python is not None
-        and state.generation != make_generation(desired.generation, python.tag)
+        and (
+            state.generation != make_generation(desired.generation, python.tag)
+            or state.settings != desired.settings
+        )
     ):
         cause = "its program or its settings are not those of this run"
         actions.append(
@@ -149,19 +154,30 @@ def _plan_absence(spec: TimerSpec, state: HostSchedule) -> Plan:
     return Plan(actions=(Remove(subject=spec.unit, cause=cause, paths=paths),))
 
 
-def _find_foreign(spec: TimerSpec, state: HostSchedule) -> tuple[Finding, ...]:
-    if not state.foreign:
-        return ()
-    return (
-        Finding(
-            subject=spec.unit,
-            kind="changed by drop-ins",
-            cause="somebody's files change what the units of stackmend say: "
-            + ", ".join(state.foreign),
-            remedy="remove them, or leave them where they are meant",
-            blocks=False,
-        ),
-    )
+def _find(spec: TimerSpec, state: HostSchedule) -> tuple[Finding, ...]:
+    findings = []
+    if state.foreign:
+        findings.append(
+            Finding(
+                subject=spec.unit,
+                kind="changed by drop-ins",
+                cause="somebody's files change what the units of stackmend say: "
+                + ", ".join(state.foreign),
+                remedy="remove them, or leave them where they are meant",
+                blocks=False,
+            )
+        )
+    if state.failure:
+        findings.append(
+            Finding(
+                subject=spec.unit,
+                kind="last run failed",
+                cause=f"the last run that the timer began has failed: {state.failure}",
+                remedy=f"read `journalctl -t {spec.unit} -e` on the host",
+                blocks=False,
+            )
+        )
+    return tuple(findings)
 
 
 def _refuse_reload(state: HostSchedule) -> Refusal:

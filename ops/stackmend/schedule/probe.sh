@@ -27,14 +27,18 @@ begin host
   printf 'library %s\n' "$( (getconf GNU_LIBC_VERSION || ldd --version) 2>&1 | tr '\n' ' ' | head -c 200)"
   printf 'token %s\n' "$(head -c 100 -- "$token" 2>/dev/null)"
   printf 'cron %s\nruns %s\n' "$cron" "$runs"
-  printf 'generation %s\n' "$(readlink "$home/current" 2>/dev/null)"
+  if [ -e "$home/current/venv/complete" ]; then
+    printf 'generation %s\n' "$(readlink "$home/current")"
+    printf 'settings %s\n' "$(cat "$home/current/settings.json" "$home/current/inventory.py" 2>/dev/null | sha256sum)"
+  fi
 } | quoted
 end 0
 begin state
 if [ "$init" = systemd ]; then
   for ending in service timer; do
     echo "unit $ending"
-    systemctl show -p LoadState -p ActiveState -p UnitFileState -p DropInPaths "$name.$ending" 2>/dev/null
+    systemctl show -p LoadState -p ActiveState -p UnitFileState -p DropInPaths \
+      -p Result -p ExecMainStatus "$name.$ending" 2>/dev/null
   done
 fi | quoted
 end 0

@@ -60,6 +60,7 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
                 job=controller.make_host_job(self.spec),
                 host=self.host.name,
                 generation=f"{wheels.find_program()}-{self.bundle.digest}",
+                settings=self.bundle.settings,
             )
         job, problem = controller.make_fleet_job(self.host, self.spec)
         return Desired(spec=self.spec, job=job, host=self.host.name, problem=problem)

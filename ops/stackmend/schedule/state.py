@@ -48,6 +48,8 @@ class HostSchedule(Frozen):
     :param reload_takes: containers that lose a GPU when systemd reads its units again.
     :param interpreters: the Pythons of the host, the best first.
     :param generation: the digest of the program and settings that the host runs by itself.
+    :param settings: the digest of what those settings are now.
+    :param failure: how the last run that it began ended, where it failed.
     """
 
     root: bool
@@ -70,3 +72,5 @@ class HostSchedule(Frozen):
     reload_takes: tuple[str, ...] = ()
     interpreters: tuple[Interpreter, ...] = ()
     generation: str = ""
+    settings: str = ""
+    failure: str = ""
