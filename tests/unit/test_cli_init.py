@@ -91,6 +91,7 @@ def test_the_next_command_is_one_that_a_shell_finds(
     assert init("my", "--host", "@local").output.endswith(f"next: {named} site my --dry\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_written_is_valid_at_once(home: Path, name: str) -> None:
     elsewhere = str(home / "elsewhere/it's")

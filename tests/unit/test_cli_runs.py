@@ -22,6 +22,8 @@ from stackmend.reporting.state import RunRecord
 from tests.unit.test_cli_exit_codes import record as make_record
 from tests.unit.test_reporting_run import OPERATION
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = Path(__file__).parents[2] / "ops/stackmend/reporting/schema-2.json"
 
 #: The command, with the deploys of the directory that it runs in.

@@ -36,19 +36,16 @@ from stackmend.compose.plan.gates import (
     is_declaration_needed,
     refuse_engine,
 )
-from stackmend.compose.plan.links import (
-    Links,
+from stackmend.compose.plan.link_checks import make_link_checks
+from stackmend.compose.plan.link_correction import (
     add_patch,
-    add_results,
-    classify_links,
-    describe_others,
     find_excess,
-    find_unheard,
     leave,
     list_correctable,
     make_correction,
-    make_link_checks,
 )
+from stackmend.compose.plan.link_findings import find_unheard
+from stackmend.compose.plan.links import Links, add_results, classify_links, describe_others
 from stackmend.compose.plan.order import drop_record, is_change, is_creating, is_writing
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
