@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
     from stackmend.decision import Plan
     from stackmend.reporting import Collector
+
+
+#: Each host's program is held in memory while it is sent.
+_turns = threading.BoundedSemaphore(4)
 
 
 @dataclass
@@ -97,6 +102,14 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
         return True
 
     def _bring(self, action: Bring, state: HostSchedule) -> None:
+        if not _turns.acquire(timeout=commands.LIMIT):
+            raise StepError("timed out waiting for other hosts that get their programs")
+        try:
+            self._bring_now(action, state)
+        finally:
+            _turns.release()
+
+    def _bring_now(self, action: Bring, state: HostSchedule) -> None:
         assert self.bundle is not None
         program = f"{wheels.find_program()}-{action.tag}"
         generation = make_generation(self.desired.generation, action.tag)

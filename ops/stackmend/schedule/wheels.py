@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -35,6 +36,10 @@ _LEFT_OUT = frozenset({"__pycache__"})
 
 _GLIBC = re.compile(r"(?i)g(?:nu )?libc[^0-9]*.*?\b2\.([0-9]{1,3})\b")
 _MUSL = re.compile(r"(?i)musl.*?\b1\.([0-9]{1,3})\.")
+
+
+#: pip downloads for one kind of hosts at a time.
+_downloading = threading.Lock()
 
 
 @lru_cache(maxsize=1)
@@ -91,7 +96,8 @@ def read_requirements() -> str:
 def find_program() -> str:
     """One digest over stackmend and all that it rests on."""
     total = hashlib.sha256(read_requirements().encode())
-    total.update(make_wheel()[1])
+    for path, data in _list_package():
+        total.update(f"{path} {len(data)}\n".encode() + data)
     return total.hexdigest()[:16]
 
 
@@ -152,12 +158,18 @@ def _download(state: HostSchedule, tag: str) -> Path:
     kind = f"{tag}-{platforms[0]}-{hashlib.sha256(requirements.encode()).hexdigest()[:12]}"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stackmend/wheels"
     target = cache / kind
-    if target.is_dir():
-        return target
+    with _downloading:
+        if not target.is_dir():
+            _fill(target, tag, platforms)
+    return target
+
+
+def _fill(target: Path, tag: str, platforms: Sequence[str]) -> None:
+    requirements, cache = read_requirements(), target.parent
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".") as name:
-            partial = Path(name) / kind
+            partial = Path(name) / "wheels"
             (Path(name) / "requirements.txt").write_text(requirements, encoding="utf-8")
             _run_pip(
                 *("download", "--quiet", "--no-deps", "--require-hashes"),
@@ -170,7 +182,6 @@ def _download(state: HostSchedule, tag: str) -> Path:
                 shutil.move(partial, target)
     except OSError as error:
         raise StepError(f"the wheels cannot be kept in {cache}: {error.strerror}") from None
-    return target
 
 
 def _run_pip(*words: str) -> None:
