@@ -29,6 +29,7 @@ from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import Problem, list_problems, show
 from stackmend.raw import NAME_MAX, LocalPath, RawProblem, copy_plain
 from stackmend.resolver.spec import ResolverPolicy
+from stackmend.schedule.spec import TimerSpec
 from stackmend.worker.spec import WorkerPolicy
 
 #: What pyinfra takes from a host's data to reach it by SSH, but for what hardly anybody sets.
@@ -94,6 +95,8 @@ class Machine(BaseModel):
     :param engine: the container engine that the host is to have.
     :param resolver: the DNS servers that the host is to ask, and its caches.
     :param reconcile: how a run treats the hosts that it changes, and each other run there.
+    :param schedule: when ``stackmend reconcile`` is run by itself, and where; see
+        ``docs/schedule.md``.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -107,6 +110,7 @@ class Machine(BaseModel):
     engine: EnginePolicy | None = None
     resolver: ResolverPolicy | None = None
     reconcile: ReconcilePolicy = ReconcilePolicy()
+    schedule: TimerSpec | None = None
     report: Report = Report()
 
 
@@ -125,6 +129,8 @@ class Stack(Machine, ComposeSpec):
     :param incidents: Python files of this machine with incidents of your own, which
         ``deploy/doctor.py`` looks for as well; see ``docs/doctor.md``.
     :param reconcile: how a run treats the hosts that it changes, and each other run there.
+    :param schedule: when ``stackmend reconcile`` is run by itself, and where; see
+        ``docs/schedule.md``.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -156,7 +162,7 @@ class Stack(Machine, ComposeSpec):
 
 
 #: What a host may have before it has a project.
-_SECTIONS = frozenset({"access", "engine", "resolver"})
+_SECTIONS = frozenset({"access", "engine", "resolver", "schedule"})
 
 
 def check(data: Mapping[str, Any]) -> Stack | None:
@@ -170,7 +176,7 @@ def check(data: Mapping[str, Any]) -> Stack | None:
 
 
 def parse_machine(data: Mapping[str, Any]) -> Stack | Machine | None:
-    """The same, also where a host has ``access``, ``engine`` or ``resolver`` alone.
+    """The same, also where a host has ``access``, ``engine``, ``resolver`` or ``schedule`` alone.
 
     :param data: the host's data, as ``host.data.dict()`` gives it.
     :raises SpecError: naming each wrong field, and what would be right.

@@ -35,6 +35,7 @@ __all__ = [
     "get_arguments",
     "observe_project",
     "prefetch",
+    "read_files",
     "reconcile_stack",
     "stack",
 ]
@@ -222,6 +223,16 @@ def apply_layer(
 def get_arguments(spec: ComposeSpec) -> dict[str, Any]:
     """The arguments of :func:`stack` for a validated spec; its secrets stay hidden in it."""
     return {name: getattr(spec, name) for name in ComposeSpec.model_fields}
+
+
+def read_files(spec: ComposeSpec) -> dict[str, tuple[int, bytes]]:
+    """The project's files on this machine by their paths: permission bits and content.
+
+    None where the host fetches them by itself.
+
+    :raises SourceError: they cannot be used.
+    """
+    return {path: (file.mode, file.content) for path, file in _read(spec).files.items()}
 
 
 def _load(spec: ComposeSpec) -> Source:

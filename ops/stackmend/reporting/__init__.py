@@ -117,6 +117,16 @@ def end_deploy(host: Host, applies: str = "") -> None:
         write.announce_dry(run, host, _listener)
 
 
+def find_report_directory(state: State) -> Path:
+    """Where the record of this run is written.
+
+    :param state: the pyinfra state of the run
+    """
+    from stackmend.reporting import write
+
+    return write.find_directory(_run(state))
+
+
 def mark_observed(state: State) -> None:
     """Have the record of this run say that it only looked, as that of a dry run does.
 
