@@ -23,11 +23,13 @@ from stackmend.compose.spec import ComposeSpec, GitSource
 from stackmend.connectivity.spec import ConnectivityPolicy
 from stackmend.controller_files import MAXIMUM_TEXT, Unreadable
 from stackmend.engine.spec import EnginePolicy
+from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.models.spec import ModelsPolicy, record_path
 from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import Problem, list_problems, show
 from stackmend.raw import NAME_MAX, LocalPath, RawProblem, copy_plain
 from stackmend.resolver.spec import ResolverPolicy
+from stackmend.schedule.spec import TimerSpec
 from stackmend.worker.spec import WorkerPolicy
 
 #: What pyinfra takes from a host's data to reach it by SSH, but for what hardly anybody sets.
@@ -92,6 +94,9 @@ class Machine(BaseModel):
     :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
     :param engine: the container engine that the host is to have.
     :param resolver: the DNS servers that the host is to ask, and its caches.
+    :param reconcile: how a run treats the hosts that it changes, and each other run there.
+    :param schedule: when ``stackmend reconcile`` is run by itself, and where; see
+        ``docs/schedule.md``.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -104,6 +109,8 @@ class Machine(BaseModel):
     access: AccessPolicy | None = None
     engine: EnginePolicy | None = None
     resolver: ResolverPolicy | None = None
+    reconcile: ReconcilePolicy = ReconcilePolicy()
+    schedule: TimerSpec | None = None
     report: Report = Report()
 
 
@@ -121,6 +128,9 @@ class Stack(Machine, ComposeSpec):
     :param worker: what the worker and its model server are held to.
     :param incidents: Python files of this machine with incidents of your own, which
         ``deploy/doctor.py`` looks for as well; see ``docs/doctor.md``.
+    :param reconcile: how a run treats the hosts that it changes, and each other run there.
+    :param schedule: when ``stackmend reconcile`` is run by itself, and where; see
+        ``docs/schedule.md``.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -152,7 +162,7 @@ class Stack(Machine, ComposeSpec):
 
 
 #: What a host may have before it has a project.
-_SECTIONS = frozenset({"access", "engine", "resolver"})
+_SECTIONS = frozenset({"access", "engine", "resolver", "schedule"})
 
 
 def check(data: Mapping[str, Any]) -> Stack | None:
@@ -166,7 +176,7 @@ def check(data: Mapping[str, Any]) -> Stack | None:
 
 
 def parse_machine(data: Mapping[str, Any]) -> Stack | Machine | None:
-    """The same, also where a host has ``access``, ``engine`` or ``resolver`` alone.
+    """The same, also where a host has ``access``, ``engine``, ``resolver`` or ``schedule`` alone.
 
     :param data: the host's data, as ``host.data.dict()`` gives it.
     :raises SpecError: naming each wrong field, and what would be right.
@@ -192,7 +202,7 @@ def _validate(raw: Any) -> Stack | Machine:
 
 
 def _choose_model(raw: Any) -> type[Stack | Machine]:
-    is_machine = isinstance(raw, dict) and raw and set(raw) <= {*_SECTIONS, "report"}
+    is_machine = isinstance(raw, dict) and raw and set(raw) <= {*_SECTIONS, "reconcile", "report"}
     return Machine if is_machine else Stack
 
 
@@ -295,9 +305,12 @@ def check_settings(_host: str, data: Mapping[str, Any]) -> None:
 
     :raises SpecError: as :func:`check` does.
     """
-    if parse_machine(data) is None:
+    machine = parse_machine(data)
+    if machine is None:
         return
     _check_login(data)
+    if (only := data.get("doctor_only")) is not None:
+        _check_only(only, machine)
     key = data.get("ssh_key")
     if key is None:
         return
@@ -307,6 +320,17 @@ def check_settings(_host: str, data: Mapping[str, Any]) -> None:
         raise SpecError(f"ssh_key: {show(key)} {error}") from None
     if not found:
         raise SpecError(f"ssh_key: {show(key)} is no file of this machine")
+
+
+def _check_only(only: object, found: Machine) -> None:
+    from stackmend.incidents import custom, selection
+    from stackmend.incidents.catalogue import list_incidents
+
+    own = found.incidents if isinstance(found, Stack) else ()
+    try:
+        selection.parse(only, list_incidents(custom.load(own)))
+    except Problem as error:
+        raise SpecError(str(error)) from None
 
 
 def _complete(problem: str) -> str:

@@ -22,7 +22,7 @@ from tests.lab.hosts import LabHost
 from tests.lab.paths import KEY, KNOWN_HOSTS
 
 COMMAND = str(Path(sys.executable).with_name("stackmend"))
-LOCK = "/var/lib/stackmend/shop/lock"
+LOCK = "/var/lib/stackmend/run.lock"
 COMPOSE: Mapping[str, Any] = {
     "services": {"side": {"image": "lab/box:1", "restart": "unless-stopped", "init": True}}
 }

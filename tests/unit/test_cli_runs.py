@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
-from stackmend import cli, reporting
+from stackmend import cli, get_deploy_directory, reporting
 from stackmend.reporting.state import RunRecord
 from tests.unit.test_cli_exit_codes import record as make_record
 from tests.unit.test_reporting_run import OPERATION
@@ -524,3 +524,21 @@ def test_a_shell_completes_the_words(site: Path) -> None:
     assert out.splitlines() == ["plain,--dry", "plain,--detailed-exitcode"]
     for shell in ("bash", "zsh", "fish"):
         assert "_STACKMEND_COMPLETE" in run(site, _STACKMEND_COMPLETE=f"{shell}_source")[1]
+
+
+@pytest.mark.parametrize("wait", ["soon", "-1", "30h"])
+def test_a_time_to_wait_that_is_none_is_wrong_usage(site: Path, wait: str) -> None:
+    write(site, "done")
+    code, out, err = run(site, "site", "fleet.py", "--wait", wait)
+    assert (code, out) == (2, "")
+    assert "Invalid value for '--wait': must be " in err
+
+
+def test_a_record_that_is_none_is_wrong_usage(site: Path) -> None:
+    write(site, "done")
+    (site / "undo.py").write_text((get_deploy_directory() / "undo.py").read_text())
+    (site / "theirs.json").write_text('{"hosts": "; rm -rf /"}')
+    for record in ("theirs.json", "ffffff", "nowhere.json"):
+        code, out, err = run(site, "undo", "fleet.py", record)
+        assert code == 2, (out, err)
+        assert f"no record '{record}'" in err

@@ -6,7 +6,6 @@ Thin over pyinfra: ``pyinfra INVENTORY deploy/site.py`` does the same. Its exit 
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -14,13 +13,13 @@ import signal
 import stat
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from stackmend.cli import exit_codes
+from stackmend.cli.doctor import diagnose
 
 if TYPE_CHECKING:
     from stackmend.pages import Fragment
@@ -35,7 +34,7 @@ DEPLOYS = {
     What is wrong is found, mended and proven mended; the next run changes nothing.""",
     "reconcile": """Keep every host as its `stack` says: what a schedule runs.
 
-    The same as `site`.""",
+    Each host goes on by itself, for as long as `reconcile.limit` says.""",
     "bootstrap": """Make new machines ready for a stack.
 
     A user, the clock, DNS and a container engine, as `access`, `resolver` and `engine` say.""",
@@ -55,15 +54,6 @@ Exit codes:
   10  with --detailed-exitcode: well, and changed (with --dry: would be)
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
 
-DOCTOR_EXIT_CODES = """\b
-Exit codes:
-  0   healthy: nothing was found
-  1   something was found, or a host could not be read
-  2   wrong usage or settings
-  3   a host cannot be reached
-  4   another run holds the lock of a host
-  129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stackmend", message="%(prog)s %(version)s")
@@ -75,6 +65,26 @@ def cli() -> None:
     """
 
 
+class _Wait(click.ParamType[float]):
+    """Seconds, or a time such as 10min, as ``reconcile.wait`` has them."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The seconds that a text means."""
+        from pydantic import ValidationError
+
+        from stackmend.fleet.spec import ReconcilePolicy
+        from stackmend.problems import join_problems
+
+        try:
+            return ReconcilePolicy.model_validate({"wait": value}).wait
+        except ValidationError as error:
+            self.fail(join_problems(error).removeprefix("wait: "), param, ctx)
+
+
 def _make_deploy_command(name: str, text: str) -> click.Command:
     @click.command(name, help=text, epilog=EXIT_CODES)
     @click.argument("inventory", type=click.Path())
@@ -82,6 +92,7 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
     @click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
     @click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
     @click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 for a change.")
+    @click.option("--wait", type=_Wait(), help="How long to wait for another run on a host.")
     @click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
     def run(
         inventory: str,
@@ -89,6 +100,7 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
         limit: tuple[str, ...],
         as_json: bool,
         detailed_exitcode: bool,
+        wait: float | None,
         verbosity: int,
     ) -> int:
         return _run(
@@ -99,6 +111,7 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
             detailed=detailed_exitcode,
             limit=limit,
             verbosity=verbosity,
+            wait=wait,
         )
 
     return run
@@ -113,6 +126,8 @@ def _run(
     detailed: bool = False,
     limit: tuple[str, ...],
     verbosity: int,
+    wait: float | None = None,
+    record: str = "",
 ) -> int:
     # Not before: --help and completion answer at once.
     from stackmend.cli.output import JSONOutput, Output
@@ -127,6 +142,8 @@ def _run(
         detailed=detailed,
         limit=limit,
         verbosity=verbosity,
+        wait=wait,
+        record=record,
     )
 
 
@@ -134,55 +151,44 @@ for _name, _text in DEPLOYS.items():
     cli.add_command(_make_deploy_command(_name, _text))
 
 
-@cli.command("doctor", epilog=DOCTOR_EXIT_CODES)
-@click.argument("inventory", required=False, type=click.Path())
-@click.option(
-    "--text",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Name the incident that an error or a log is about; - reads standard input. "
-    "Knows stackmend's own incidents alone.",
-)
+cli.add_command(diagnose)
+
+
+@cli.command("undo", epilog=EXIT_CODES)
+@click.argument("inventory", type=click.Path())
+@click.argument("record")
+@click.option("--dry", is_flag=True, help="Look, and say what would be done; change nothing.")
 @click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
-@click.option("--json", "as_json", is_flag=True, help="Print the record, or the matches, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record of this run as JSON.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 for a change.")
+@click.option("--wait", type=_Wait(), help="How long to wait for another run on a host.")
 @click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
-def diagnose(
-    inventory: str | None,
-    text: Path | None,
+def take_back(
+    inventory: str,
+    record: str,
+    dry: bool,
     limit: tuple[str, ...],
     as_json: bool,
+    detailed_exitcode: bool,
+    wait: float | None,
     verbosity: int,
 ) -> int:
-    """Say what is wrong, by name, and why.
+    """Bring back what a run ended or changed, the last thing first.
 
-    Observes every host of INVENTORY and changes nothing: root causes first, each with its evidence,
-    what stackmend would do, and the line of inventory that would allow it.
+    RECORD is the record of that run, or the run's id, which the record's name ends with. What
+    somebody has changed since stays as it is, and what no command brings back is listed.
     """
-    if (inventory is None) == (text is None):
-        raise click.UsageError("name an INVENTORY, or a text with --text")
-    if text is not None:
-        if limit or verbosity:
-            raise click.UsageError("--limit and -v are for an INVENTORY, and not for a --text")
-        return _diagnose_text(text, as_json=as_json)
-    assert inventory is not None
-    return _run("doctor", inventory, as_json=as_json, limit=limit, verbosity=verbosity)
-
-
-def _diagnose_text(path: Path, *, as_json: bool) -> int:
-    # It brings pyinfra along, which has to be the first to be imported.
-    import_module("pyinfra_cli")
-    from stackmend.cli import pasted
-    from stackmend.controller_files import Unreadable
-
-    try:
-        found = pasted.diagnose(path)
-    except Unreadable as error:
-        raise click.ClickException(f"--text: {path} {error}") from None
-    if as_json:
-        click.echo(json.dumps([match.model_dump() for match in found], indent=1))
-    else:
-        click.echo(pasted.format_matches(found))
-    return exit_codes.FAILED if found else exit_codes.ALL_WELL
+    return _run(
+        "undo",
+        inventory,
+        dry=dry,
+        as_json=as_json,
+        detailed=detailed_exitcode,
+        limit=limit,
+        verbosity=verbosity,
+        wait=wait,
+        record=record,
+    )
 
 
 @cli.command("report", epilog="Exit codes: as of the run; 2 where there is no report.")

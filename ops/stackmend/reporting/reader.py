@@ -1,6 +1,7 @@
 """Reports on disk, of every version, as the model of the latest."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,10 @@ MAXIMUM = 64 * 1024**2
 KIND_WORDS = 3
 
 
+#: How the name of a record's file ends, before ``.json``.
+RUN_ID = re.compile(r"[0-9a-f]{6}")
+
+
 class ReportError(ValueError):
     """A file is no report; the text names the file and the field."""
 
@@ -33,6 +38,28 @@ def find_latest(directory: Path | None = None) -> Path:
         ``STACKMEND_REPORTS`` names, or ``var/reports``.
     """
     return (directory or Path(os.environ.get("STACKMEND_REPORTS") or "var/reports")) / "latest.json"
+
+
+def find_record(directory: Path, name: str) -> Path:
+    """Where the record of a run lies.
+
+    :param directory: where records lie.
+    :param name: a path, or the id of the run.
+    :raises ReportError: no record, or more than one, has that id.
+    """
+    if not RUN_ID.fullmatch(name):
+        return Path(name)
+    try:
+        found = [
+            each
+            for each in directory.iterdir()
+            if RECORD_NAME.fullmatch(each.name) and each.stem.endswith(f"-{name}")
+        ]
+    except OSError:
+        found = []
+    if len(found) != 1:
+        raise ReportError(f"{len(found)} records of a run {name} lie in {show(str(directory))}")
+    return found[0]
 
 
 def list_before(path: Path, most: int) -> list[RunRecord]:

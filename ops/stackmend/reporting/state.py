@@ -154,6 +154,8 @@ class HostRecord(Model):
     :param diagnosis: what the doctor says of it; ``null`` in a run of another deploy.
     :param interrupted_at: where the signal that ended the run met this host: the operation, and
         the step that was still under way there; empty where none did.
+    :param worse: whether it was well, was changed by this run, and has failed since; or was made so
+        by the run before and has failed again.
     """
 
     outcome: Outcome
@@ -162,6 +164,7 @@ class HostRecord(Model):
     errors: tuple[ErrorRecord, ...] = ()
     diagnosis: Diagnosis | None = None
     interrupted_at: str = ""
+    worse: bool = False
 
 
 class RunRecord(Model):

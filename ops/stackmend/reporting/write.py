@@ -154,6 +154,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
             "outcome": _classify_outcome(run, host, operations, dry=dry),
             "operations": operations,
             "diagnosis": run.diagnoses.get(host.name),
+            "worse": host.name in run.worse,
         }
     if interrupted:
         for host in state.inventory:
@@ -202,6 +203,21 @@ def find_directory(run: Run) -> Path:
     """Where the records go: ``STACKMEND_REPORTS``, the inventory's setting, or ``var/reports``."""
     chosen = os.environ.get("STACKMEND_REPORTS") or _find_setting(run, "directory") or "var/reports"
     return Path(run.state.cwd or ".") / Path(str(chosen)).expanduser()
+
+
+def has_got_worse(run: Run, host: Host) -> bool:
+    """Whether the last record on disk says that its run made a host worse.
+
+    :param run: the run of now, whose record lies beside it.
+    :param host: the host.
+    """
+    from stackmend.reporting import reader
+
+    try:
+        last = reader.read(find_directory(run) / "latest.json").hosts.get(host.name)
+    except (reader.ReportError, OSError):
+        return False
+    return last is not None and last.worse
 
 
 def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Path:
@@ -294,6 +310,9 @@ def _classify_observed(run: Run, host: Host, operations: Sequence[OperationRecor
         return "failed"
     if diagnosis is None:
         return "unknown"
+    if diagnosis.only:
+        # Of the rest nothing was asked.
+        operations = ()
     if refused := _classify_refusals(operations):
         return refused
     if diagnosis.findings or any(op.planned for op in operations):
