@@ -23,6 +23,7 @@ from stackmend.checks.spec import (
 from stackmend.compose.spec import GitSource, Mend
 from stackmend.connectivity.spec import ConnectivityPolicy, Endpoint, StatusPage
 from stackmend.engine.spec import EnginePolicy
+from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.models.spec import ModelSpec, ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
 from stackmend.resolver.spec import ResolverPolicy
@@ -63,6 +64,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.worker.accelerated`", AccelerationPolicy),
     ("`stack.worker.engine`", MovePolicy),
     ("`stack.schedule`", TimerSpec),
+    ("`stack.reconcile`", ReconcilePolicy),
     ("`stack.report`", Report),
 ]
 

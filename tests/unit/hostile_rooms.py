@@ -7,7 +7,7 @@ from tests.unit.hostile_benchmark import BENCHMARK
 from tests.unit.hostile_checks import CHECKS
 from tests.unit.hostile_compose import COMPOSE, FREE, RESOLVE, SURROUNDINGS
 from tests.unit.hostile_connectivity import CONNECTIVITY
-from tests.unit.hostile_incidents import SYMPTOMS
+from tests.unit.hostile_incidents import SUPPORT, SYMPTOMS
 from tests.unit.hostile_machine import ACCELERATORS, ACCESS, ENGINE, ESSENTIALS
 from tests.unit.hostile_models import INSIDE, MODELS
 from tests.unit.hostile_ports import PORTS
@@ -37,4 +37,5 @@ ROOMS = (
     WORKER,
     SYMPTOMS,
     SCHEDULE,
+    SUPPORT,
 )

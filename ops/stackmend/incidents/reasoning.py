@@ -16,6 +16,7 @@ from stackmend.diagnosis import (
     Evidence,
     Severity,
 )
+from stackmend.frozen import Frozen
 from stackmend.incidents.known import KNOWN
 from stackmend.incidents.spec import Incident, StatePattern
 from stackmend.incidents.state import Log, Observations, RoomReading
@@ -37,6 +38,17 @@ _FROM_LOGS: Severity = "warning"
 _LINE = re.compile(r'"[a-z_]{1,40}": ')
 
 Thing = Finding | Refusal | Action
+
+
+class Derived(Frozen):
+    """What one incident derives from facts.
+
+    :param lines: what each is about, and the line that says so.
+    :param problem: why nothing could be derived; empty where it could.
+    """
+
+    lines: tuple[tuple[str, Evidence], ...] = ()
+    problem: str = ""
 
 
 @dataclass
@@ -61,7 +73,28 @@ class _Case:
         return bool(self.lines or self.things)
 
 
-def diagnose(observations: Observations, incidents: Iterable[Incident] | None = None) -> Diagnosis:
+def derive(incident: Incident, observations: Observations) -> Derived:
+    """What an incident derives from facts; one that raises has a problem.
+
+    :param incident: the incident, whose code may be a user's.
+    :param observations: what was read of the host.
+    """
+    try:
+        return Derived(
+            lines=tuple(
+                (_fit(str(subject)), _fit_evidence(Evidence.model_validate(line)))
+                for subject, line in islice(incident.find(observations), MOST_LINES)
+            )
+        )
+    except (Exception, SystemExit) as error:  # one that raises, as a user's may, hides no other
+        return Derived(problem=_fit(f"its search raised {type(error).__name__}: {error}"))
+
+
+def diagnose(
+    observations: Observations,
+    incidents: Iterable[Incident] | None = None,
+    derived: Mapping[str, Derived] | None = None,
+) -> Diagnosis:
     """What a host has: the incidents found, each with its evidence, and what came of each check.
 
     A symptom in a log means an incident only where no operation was asked that tells whether the
@@ -69,9 +102,10 @@ def diagnose(observations: Observations, incidents: Iterable[Incident] | None = 
 
     :param observations: what was read of the host.
     :param incidents: those to look for; by default all that stackmend knows.
+    :param derived: what some of them derive from facts, by their ids, where that is known already.
     """
     known = KNOWN if incidents is None else tuple(incidents)
-    cases = [_search(incident, observations) for incident in known]
+    cases = [_search(incident, observations, derived or {}) for incident in known]
     blinded = dict(_find_blinded(cases))
     problems = {room.operation: room.problem for room in observations.rooms if room.problem}
     for case in cases:
@@ -93,21 +127,18 @@ def diagnose(observations: Observations, incidents: Iterable[Incident] | None = 
 # One incident
 
 
-def _search(incident: Incident, observations: Observations) -> _Case:
+def _search(
+    incident: Incident, observations: Observations, derived: Mapping[str, Derived]
+) -> _Case:
     case = _Case(incident, severity=incident.severity)
-    try:
-        for room in observations.rooms:
-            case.things += [(room, thing) for thing in _list_met(incident, room)]
-        case.lines += [
-            (_fit(str(subject)), _fit_evidence(Evidence.model_validate(line)))
-            for subject, line in islice(incident.find(observations), MOST_LINES)
-        ]
-        for log in observations.symptoms.logs:
-            if line := _search_log(incident, log):
-                case.logs.append((log.subject, line))
-    except (Exception, SystemExit) as error:  # one that raises, as a user's may, hides no other
-        reason = f"its search raised {type(error).__name__}: {error}"
-        case.crash = make_printable(reason, VALUE_LIMIT)
+    for room in observations.rooms:
+        case.things += [(room, thing) for thing in _list_met(incident, room)]
+    own = derived.get(incident.id) or derive(incident, observations)
+    case.lines += own.lines
+    case.crash = own.problem
+    for log in observations.symptoms.logs:
+        if line := _search_log(incident, log):
+            case.logs.append((log.subject, line))
     return case
 
 

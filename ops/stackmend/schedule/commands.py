@@ -3,11 +3,7 @@
 from pyinfra.api import StringCommand
 
 from stackmend.connection import script
-from stackmend.paths import STATE_ROOT
 from stackmend.schedule.facts import HOME
-
-#: The file whose lock says that somebody sets a timer of this host.
-LOCK = f"{STATE_ROOT}/schedule.lock"
 
 #: Seconds that a host has to unpack and prove a program.
 LIMIT = 900

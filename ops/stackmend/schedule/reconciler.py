@@ -36,7 +36,6 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
     """The timer of one host."""
 
     subject = "timer"
-    lock = commands.LOCK
     step_limit = commands.LIMIT
 
     host: Host
