@@ -63,8 +63,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.worker.benchmark.minimum`", Minimum),
     ("`stack.worker.accelerated`", AccelerationPolicy),
     ("`stack.worker.engine`", MovePolicy),
-    ("`stack.schedule`", TimerSpec),
     ("`stack.reconcile`", ReconcilePolicy),
+    ("`stack.schedule`", TimerSpec),
     ("`stack.report`", Report),
 ]
 

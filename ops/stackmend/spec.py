@@ -94,9 +94,9 @@ class Machine(BaseModel):
     :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
     :param engine: the container engine that the host is to have.
     :param resolver: the DNS servers that the host is to ask, and its caches.
+    :param reconcile: how a run treats the hosts that it changes, and each other run there.
     :param schedule: when ``stackmend reconcile`` is run by itself, and where; see
         ``docs/schedule.md``.
-    :param reconcile: how a run treats the hosts that it changes, and each other run there.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -109,8 +109,8 @@ class Machine(BaseModel):
     access: AccessPolicy | None = None
     engine: EnginePolicy | None = None
     resolver: ResolverPolicy | None = None
-    schedule: TimerSpec | None = None
     reconcile: ReconcilePolicy = ReconcilePolicy()
+    schedule: TimerSpec | None = None
     report: Report = Report()
 
 
@@ -128,9 +128,9 @@ class Stack(Machine, ComposeSpec):
     :param worker: what the worker and its model server are held to.
     :param incidents: Python files of this machine with incidents of your own, which
         ``deploy/doctor.py`` looks for as well; see ``docs/doctor.md``.
+    :param reconcile: how a run treats the hosts that it changes, and each other run there.
     :param schedule: when ``stackmend reconcile`` is run by itself, and where; see
         ``docs/schedule.md``.
-    :param reconcile: how a run treats the hosts that it changes, and each other run there.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::

@@ -36,6 +36,6 @@ ROOMS = (
     BENCHMARK,
     WORKER,
     SYMPTOMS,
-    SCHEDULE,
     SUPPORT,
+    SCHEDULE,
 )
