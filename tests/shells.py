@@ -19,12 +19,19 @@ def find(tool: str) -> str:
     pytest.skip(lacking)
 
 
-#: Where ``sh`` is bash it is ``bash --posix``. `make check` tries the two that differ most.
+#: Where ``sh`` is bash it is ``bash --posix``. `make check` tries the first alone.
 SHELLS = (
     "dash",
-    "busybox sh",
+    pytest.param("busybox sh", marks=pytest.mark.slow),
     pytest.param("bash", marks=pytest.mark.slow),
     pytest.param("bash --posix", marks=pytest.mark.slow),
+)
+
+#: The same by their names, where a host is laid out for each.
+NAMES = (
+    "dash",
+    pytest.param("bash", marks=pytest.mark.slow),
+    pytest.param("busybox", marks=pytest.mark.slow),
 )
 
 

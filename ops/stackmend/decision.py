@@ -1,6 +1,6 @@
 """What every room's decision is made of: findings, actions, refusals. Pure."""
 
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from stackmend.frozen import Frozen
 
@@ -53,7 +53,11 @@ class Action(Frozen):
     :param cause: why.
     :param destructive: whether something of somebody's may be lost by it.
     :param undo: how to take it back, in words or as a command.
+    :cvar prepares: whether the host is no other by it, as by a download: where it fails, nothing
+        has got worse.
     """
+
+    prepares: ClassVar[bool] = False
 
     verb: str
     subject: str

@@ -6,7 +6,7 @@ A room fills in the parts (:class:`Reconciler`); :func:`operate` is the body of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -20,7 +20,7 @@ from typing_extensions import override
 from stackmend import connection, reporting
 from stackmend.decision import Action, Locked, Plan, Refusal
 from stackmend.errors import StepError
-from stackmend.paths import STATE_ROOT
+from stackmend.fleet import hosts as fleet
 from stackmend.problems import join_problems
 from stackmend.redaction import format_safe_line
 from stackmend.reporting import announce
@@ -60,17 +60,18 @@ class Reconciler(ABC, Generic[S, A]):
     """What one room fills into the loop, for one host.
 
     :ivar subject: what an error is about, for the report.
-    :ivar lock: the file on the host whose lock keeps other runs from acting meanwhile.
     :cvar all_or_nothing: whether one refusal keeps every action from being executed.
     :cvar step_limit: seconds that an action has.
     :cvar advice: lines that follow each error.
+    :cvar drift: the kinds of findings that say no more than that a host is not as desired: what
+        runs there may be well.
     """
 
     subject: str
-    lock: str
     all_or_nothing: ClassVar[bool] = True
     step_limit: ClassVar[float] = connection.LIMIT
     advice: ClassVar[tuple[str, ...]] = ()
+    drift: ClassVar[frozenset[str]] = frozenset()
 
     host: Host
     report: Collector
@@ -95,7 +96,7 @@ class Reconciler(ABC, Generic[S, A]):
 
         :param plan: what is to be done.
         :param state: what was read under the lock, and the plan rests on.
-        :param lease: the lock; each action checks it first.
+        :param lease: the lock of the host; each action checks it first.
         :returns: whether it makes sense to verify; ``False`` where the reason is reported already.
         :raises StepError: a step failed.
         """
@@ -155,6 +156,13 @@ class Reconciler(ABC, Generic[S, A]):
         """
         return self.step_limit
 
+    def is_sound(self, plan: Plan[A]) -> bool:
+        """Whether a host was well before a plan changes it, as far as its findings say.
+
+        :param plan: what is to be done.
+        """
+        return {finding.kind for finding in plan.problems} <= self.drift
+
     def preview(self, observation: Observation[S, A]) -> Plan[A]:
         """The plan as it is reported while nothing is executed yet."""
         return observation.plan
@@ -192,9 +200,26 @@ class Reconciler(ABC, Generic[S, A]):
         """Report and journal what the block does, however it ends.
 
         :param actions: what the block does.
+        :raises TimeOver: the run was at work on the host for as long as it may.
         """
-        with announce.track(self.host, self.report, *actions):
+        with self.change(*actions), announce.track(self.host, self.report, *actions):
             yield
+
+    @contextmanager
+    def change(self, *actions: Action) -> Iterator[None]:
+        """Mark a time in which the host is changed, as far as its limits allow another step.
+
+        :param actions: what the block does.
+        :raises TimeOver: the run was at work on the host for as long as it may.
+        """
+        names = ", ".join(f"{action.verb} {action.subject}" for action in actions)
+        fleet.check_time(self.host, names)
+        fleet.note_step(self.host, prepares=all(action.prepares for action in actions))
+        yield
+
+    def allow_return(self) -> AbstractContextManager[None]:
+        """Mark a time in which what was done is taken back: no limit of the host keeps it off."""
+        return fleet.allow_return(self.host)
 
     def report_plan(self, plan: Plan[A]) -> None:
         """Show what was found and what follows, on the terminal and in the report."""
@@ -225,6 +250,8 @@ def operate(
         readings[name] = _read_only(host, build, report)
         return
     try:
+        if host.state.is_executing:
+            fleet.watch(host)
         room = build(report)
     except ValueError as error:
         yield from yield_invalid(host, name, join_problems(error))
@@ -353,7 +380,7 @@ def report_observation(room: Reconciler[Any, Any]) -> bool:
         # A `_timeout` takes the place of what is shorter: of a reading, of what is asked on top of
         # it, each at most three times, and of each step.
         longer = (6 + len(plan.actions)) * connection.find_timeout(room.host)
-        limit = room.find_limit(plan) + longer
+        limit = room.find_limit(plan) + longer + fleet.find_wait(room.host)
         room.report.add_measure("limit", limit, "s")
         if preparing:
             announce.show_line(room.host, f"  ends within {format_limit(limit)}, whatever hangs")
@@ -372,8 +399,10 @@ def reconcile(state: State, host: Host, room: Reconciler[Any, Any]) -> bool:
     try:
         return _reconcile(room)
     except connection.LeaseHeld as error:
-        # The room's own lock, or that of another room which a step needs.
         room.report_plan(Plan(refusals=(_refuse_busy(error.holder),)))
+        return False
+    except fleet.Stopped as error:
+        room.report_plan(Plan(refusals=(_refuse_stopped(error.hosts),)))
         return False
     except (StepError, connection.RemoteError) as error:
         room.report_error(error)
@@ -382,23 +411,25 @@ def reconcile(state: State, host: Host, room: Reconciler[Any, Any]) -> bool:
 
 def _reconcile(room: Reconciler[Any, Any]) -> bool:
     observed = room.wait_until_ready()
-    if observed.plan.refusals and (busy := find_other_run(room.host, room.lock)):
+    busy = find_other_run(room.host) if observed.plan.refusals else None
+    if busy and not fleet.find_wait(room.host):
         room.report_plan(Plan(refusals=(busy,)))
         return False
-    if not observed.plan.actions:
+    if not observed.plan.actions and not busy:
         room.report_plan(observed.plan)
         return observed.plan.empty
+    lease = fleet.hold(room.host)
+    room.wait_until_idle()
     with ExitStack() as stack:
-        lease = stack.enter_context(connection.hold_lock(room.host, room.lock))
-        room.wait_until_idle()
-        stack.enter_context(room.take_turn(observed.plan))
+        with fleet.leave_out(room.host):
+            stack.enter_context(room.take_turn(observed.plan))
         return reconcile_locked(room, lease)
 
 
 def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> bool:
     """The same as :func:`reconcile` under a lock that is held already; errors are raised.
 
-    :param lease: the room's lock.
+    :param lease: the lock of the host.
     :raises StepError: a step failed, or the host is not proven.
     :raises RemoteError: the host was lost on the way.
     """
@@ -408,6 +439,7 @@ def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> boo
     room.report_plan(observed.plan)
     if observed.state is None or (observed.plan.refusals and room.all_or_nothing):
         return False
+    fleet.note_before(room.host, well=room.is_sound(observed.plan))
     if not room.execute(observed.plan, observed.state, lease) or observed.plan.refusals:
         return False
     verified = room.verify(observed.plan, observed.state)
@@ -455,19 +487,13 @@ def _fail(state: State, host: Host, operation: str, reason: str) -> bool:
     return False
 
 
-def get_project_lock(project: str) -> str:
-    """The file on a host whose lock says that a Compose project is being worked on."""
-    return f"{STATE_ROOT}/{project}/lock"
-
-
-def find_other_run(host: Host, *locks: str) -> Locked | None:
+def find_other_run(host: Host) -> Locked | None:
     """The refusal to do anything while another run is at work: what is seen then is half made.
 
     :param host: the host.
-    :param locks: the files whose locks that run has; those of this one do not count.
     """
     try:
-        holder = connection.find_holder(host, locks)
+        holder = connection.find_holder(host, (fleet.LOCK,))
     except connection.RemoteError:
         # Then only the reading itself says anything.
         return None
@@ -478,7 +504,18 @@ def _refuse_busy(holder: str) -> Locked:
     return Locked(
         subject="host",
         reason=f"another run is at work here: {holder}",
-        remedy="wait for that run to end, then run again",
+        remedy="wait for that run to end, then run again; --wait 10min waits for it",
+    )
+
+
+def _refuse_stopped(worse: Sequence[str]) -> Refusal:
+    names = ", ".join(worse)
+    return Refusal(
+        subject="host",
+        reason=f"left as it is: {len(worse)} hosts in a row got worse by being changed: {names}"
+        if len(worse) > 1
+        else f"left as it is: {names} got worse by being changed",
+        remedy="see what failed there, then run again; reconcile.stop_after says after how many",
     )
 
 

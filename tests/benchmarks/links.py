@@ -20,13 +20,9 @@ import yaml
 
 from stackmend.addresses import Sources, classify, locate, make_override, make_patch, read
 from stackmend.checks.state import CheckResult
-from stackmend.compose.plan.links import (
-    add_patch,
-    add_results,
-    classify_links,
-    describe_others,
-    make_link_checks,
-)
+from stackmend.compose.plan.link_checks import make_link_checks
+from stackmend.compose.plan.link_correction import add_patch
+from stackmend.compose.plan.links import add_results, classify_links, describe_others
 from tests.unit.compose_world import Desired, World, compose, well
 
 #: Seconds of the controller's CPU for what each run does once the files are parsed: all but making

@@ -44,7 +44,7 @@ signal.signal(signal.SIGTERM, end)
 
 import json, os, time, urllib.request
 
-text = "please summarise the following letter in a few words " * 2
+text = "please summarise the following letter in a few words " * 16
 url, model = os.environ["OPENAI_BASE_URL"], os.environ["OPENAI_MODEL"]
 
 

@@ -11,14 +11,9 @@ from stackmend.addresses import classify_containers
 from stackmend.addresses.state import ImageFacts, Judgement, Running
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.decide import plan
-from stackmend.compose.plan.links import (
-    classify_links,
-    describe_others,
-    list_correctable,
-    make_correction,
-    make_link_checks,
-    name_check,
-)
+from stackmend.compose.plan.link_checks import make_link_checks, name_check
+from stackmend.compose.plan.link_correction import list_correctable, make_correction
+from stackmend.compose.plan.links import classify_links, describe_others
 from stackmend.decision import Finding
 from tests.unit.addresses_world import judge, project
 from tests.unit.compose_world import Desired, World, classify_asked, compose, well

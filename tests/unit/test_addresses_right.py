@@ -11,7 +11,8 @@ from stackmend.addresses import make_override
 from stackmend.addresses.state import Running, RunningService
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.decide import plan
-from stackmend.compose.plan.links import classify_links, describe_others, make_link_checks
+from stackmend.compose.plan.link_checks import make_link_checks
+from stackmend.compose.plan.links import classify_links, describe_others
 from tests.unit.addresses_world import (
     RIGHT,
     findings,

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from stackmend.checks.facts import CheckResults, parse
 from stackmend.checks.state import CheckResult
 from tests.marks import checked
+from tests.shells import NAMES
 from tests.unit.checks_peer import Peer, Shell, make_shell, peer
 
 TOOLS = {
@@ -163,7 +164,7 @@ def test_nothing_is_left_behind(server: Peer, tmp_path: Path) -> None:
     assert_gone(made() - before)
 
 
-@pytest.mark.parametrize("name", ["dash", "bash", "busybox"])
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_left_behind_by_a_lost_connection(
     name: str, server: Peer, tmp_path: Path
 ) -> None:

@@ -21,19 +21,16 @@ from stackmend.compose.correction import apply_correction, is_possible, restore_
 from stackmend.compose.listening import parse_listening
 from stackmend.compose.plan.actions import Plan, Record
 from stackmend.compose.plan.decide import plan
-from stackmend.compose.plan.links import (
-    Links,
+from stackmend.compose.plan.link_checks import make_link_checks, name_check
+from stackmend.compose.plan.link_correction import (
     add_patch,
-    classify_links,
-    describe_others,
     find_excess,
-    find_unheard,
     leave,
     list_correctable,
     make_correction,
-    make_link_checks,
-    name_check,
 )
+from stackmend.compose.plan.link_findings import find_unheard
+from stackmend.compose.plan.links import Links, classify_links, describe_others
 from stackmend.compose.plan.path import find_hops, list_containers, make_checks
 from stackmend.compose.reconciler import ComposeReconciler
 from stackmend.compose.source import (

@@ -20,15 +20,10 @@ from pydantic import SecretStr
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.actions import Action, Kind, Plan, RestoreFiles
 from stackmend.compose.plan.decide import plan
-from stackmend.compose.plan.links import (
-    Links,
-    add_patch,
-    classify_links,
-    find_unheard,
-    leave,
-    make_correction,
-    name_check,
-)
+from stackmend.compose.plan.link_checks import name_check
+from stackmend.compose.plan.link_correction import add_patch, leave, make_correction
+from stackmend.compose.plan.link_findings import find_unheard
+from stackmend.compose.plan.links import Links, classify_links
 from stackmend.compose.state import (
     KEPT,
     LAYER_FILE,

@@ -242,6 +242,7 @@ def test_a_connector_without_channels_is_refused() -> None:
         run(other, "true")
 
 
+@pytest.mark.slow
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -19,6 +19,8 @@ import pytest
 from stackmend import reporting
 from stackmend.reporting.state import RunRecord
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 WITHIN = 5.0
 
@@ -302,7 +304,6 @@ def test_a_step_under_way_is_ended_and_no_other_is_begun(site: Path) -> None:
     assert record(site, signal.SIGTERM).hosts["@local"].interrupted_at == "room.busy"
 
 
-@pytest.mark.slow
 def test_a_step_that_takes_longer_is_named_and_comes_to_its_end(site: Path) -> None:
     (site / "room.py").write_text(OPERATION.replace("sleep 1;", "sleep 6;"))
     with started(site, BUSY.format("step"), "-y") as process:

@@ -41,6 +41,8 @@ from tests.unit.hostile_machine import ACCELERATORS, ENGINE
 from tests.unit.hostile_models import MODELS
 from tests.unit.hostile_ports import PORTS
 
+pytestmark = pytest.mark.slow
+
 #: Asks the engine, through a subshell as probes do, and says what it heard.
 PROBE = """
 rows=$(docker ps 2>&1)

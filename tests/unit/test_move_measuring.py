@@ -27,6 +27,8 @@ from tests import paced
 from tests.connected import local
 from tests.unit import benchmark_results
 
+pytestmark = pytest.mark.slow
+
 PROFILE = Profile(concurrency=(1,), output_tokens=60, timeout=60, repeats=5)
 
 

@@ -17,6 +17,7 @@ from pyinfra.api import StringCommand
 from stackmend import compose, connection
 from stackmend.compose.spec import ComposeSpec
 from stackmend.errors import StepError
+from stackmend.fleet import hosts as fleet
 from stackmend.reporting import announce
 from stackmend.worker import pictures
 from stackmend.worker.benchmark import conditions, occupation, progress, store, turns
@@ -95,6 +96,9 @@ class World(MoveReconciler):
     @contextlib.contextmanager
     def step(self, *actions: Any) -> Iterator[None]:
         yield
+
+    def allow_return(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def report_error(self, error: Any) -> None:
         self.errors.append(str(error))
@@ -490,10 +494,9 @@ def measuring(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What a measurement takes before it begins; it ends with what the host is short of."""
     taken: list[Any] = []
 
-    @contextlib.contextmanager
-    def hold(host: object, path: str) -> Iterator[Any]:
-        taken.append(path)
-        yield SimpleNamespace(check=lambda: taken.append("checked"))
+    def hold(host: object) -> Any:
+        taken.append("locked")
+        return SimpleNamespace(check=lambda: taken.append("checked"))
 
     @contextlib.contextmanager
     def turn(host: object, endpoint: Any, *, shared: bool) -> Iterator[None]:
@@ -505,7 +508,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         taken.append(read()())
         raise StepError("it does not answer")
 
-    monkeypatch.setattr(connection, "hold_lock", hold)
+    monkeypatch.setattr(fleet, "hold", hold)
     monkeypatch.setattr(turns, "take_turn", turn)
     monkeypatch.setattr(measuring_both, "measure_both", measure)
     monkeypatch.setattr(conditions, "make_reader", lambda *_: lambda: lambda: Conditions())
@@ -523,7 +526,7 @@ def test_both_are_measured_under_the_lock_and_in_the_turn_of_a_benchmark(
     own = World(record("imported"))
     with pytest.raises(StepError, match="it does not answer"):
         MoveReconciler._measure_both(own, move(), MEASURE)
-    assert measuring[:3] == ["/var/lib/stackmend/benchmarks/lock", ("llm", False), "checked"]
+    assert measuring[:3] == ["locked", ("llm", False), "checked"]
     assert len(measuring) == 2 + 2 * ATTEMPTS
 
 

@@ -100,6 +100,7 @@ def run(number: int, outcome: Any) -> RunRecord:
     return make_run(FIRST + number * EVERY, web=make_host(outcome))
 
 
+@pytest.mark.slow
 def test_one_when_it_breaks_one_when_it_is_well_none_between(
     target: Target, tmp_path: Path
 ) -> None:
@@ -284,6 +285,7 @@ def test_addresses_are_secrets_also_as_plain_text() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_run_sends_them(target: Target, tmp_path: Path) -> None:
     (tmp_path / "config.py").write_text("from stackmend import reporting\nreporting.install()\n")
     (tmp_path / "deploy.py").write_text(

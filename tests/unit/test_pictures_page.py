@@ -174,6 +174,7 @@ def test_every_picture_has_a_title_and_its_table(page: str) -> None:
         assert attributes["aria-labelledby"] in ids
 
 
+@pytest.mark.slow
 def test_equal_data_are_equal_bytes_in_any_order_and_process(page: str, tmp_path: Path) -> None:
     results = make_all()
     assert render(reversed(results)) == page

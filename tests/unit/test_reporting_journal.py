@@ -52,6 +52,7 @@ def test_an_entry_says_when_what_why_and_how_to_undo_it(tmp_path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # a shell is started for each
 @given(cause=st.text(max_size=200).filter(lambda text: "\x00" not in text))
 def test_whatever_the_words_hold_arrives_and_never_runs(cause: str) -> None:

@@ -17,6 +17,8 @@ from stackmend import reporting
 from stackmend.reporting.state import Outcome, RunRecord
 from tests.lab import controller
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 #: Not ours: what others read reports with.

@@ -11,7 +11,7 @@ import pytest
 from stackmend.resolver import commands
 from stackmend.resolver.facts import ServerAnswers
 from stackmend.resolver.plan import File, SetServers, Setting
-from tests.shells import find
+from tests.shells import NAMES, find
 from tests.unit.test_access_commands import NASTY, words
 from tests.unit.test_root_writes import ran
 
@@ -121,7 +121,7 @@ class Place:
         }
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture(params=NAMES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     tmp_path.chmod(0o755)
     return Place(tmp_path, SHELLS[request.param])

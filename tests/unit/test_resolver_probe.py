@@ -9,7 +9,8 @@ import pytest
 from stackmend.resolver.facts import Resolver
 from stackmend.resolver.plan import SetServers
 from stackmend.resolver.state import HostResolver
-from tests.unit.hostile_host import SHELLS, HostileHost, hostile_host
+from tests.shells import NAMES
+from tests.unit.hostile_host import HostileHost, hostile_host
 from tests.unit.resolver_world import FIRST, desired, make_plan
 
 
@@ -32,7 +33,7 @@ def read(host: HostileHost, shell: str) -> HostResolver:
     return state
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", NAMES)
 @pytest.mark.parametrize(
     ("says", "startup"),
     [
@@ -56,7 +57,7 @@ def test_a_service_that_nothing_is_known_of_is_not_called_missing(
 NETWORK = "etc/systemd/network/10-lan.network"
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", NAMES)
 @pytest.mark.parametrize(
     ("files", "lasting"),
     [
@@ -110,7 +111,7 @@ def test_what_files_of_networkd_name_is_read_as_it_reads_them(
 LIMIT = 65536
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", NAMES)
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_file_of_64_kib_is_taken_whole_with_or_without_its_last_newline(
     host: HostileHost, shell: str, end: str
@@ -124,7 +125,7 @@ def test_a_file_of_64_kib_is_taken_whole_with_or_without_its_last_newline(
     assert plan.actions[0].files[0].text == f"{state.file.text}nameserver {FIRST}\n"
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", NAMES)
 @pytest.mark.parametrize("more", ["yy", "y\ny", "\ny", "\n\n", "y\n", "yyy\n" * 20000])
 def test_a_larger_file_is_refused_and_never_cut(host: HostileHost, shell: str, more: str) -> None:
     host.write("etc/resolv.conf", f"#{'x' * (LIMIT - 1)}{more}")

@@ -211,6 +211,7 @@ def test_a_name_is_found_in_a_script(tmp_path: Path, line: str) -> None:
     assert not [number for number, _ in variables(script) if number == 1]
 
 
+@pytest.mark.slow
 def test_every_exception_is_needed() -> None:
     used = {
         (path.relative_to(PROJECT).as_posix(), name)

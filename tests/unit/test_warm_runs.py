@@ -12,6 +12,8 @@ import pytest
 from tests.lab import controller
 from tests.lab.paths import PROJECT
 
+pytestmark = pytest.mark.slow
+
 _SCRIPT = """
 import os, sys, threading
 from pyinfra import host, logger

@@ -8,7 +8,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.wheel import ROOT, run
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_wheel_holds_what_is_not_python_too(wheel: Path) -> None:

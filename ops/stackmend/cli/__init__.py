@@ -22,6 +22,7 @@ from stackmend.cli import exit_codes
 from stackmend.cli.doctor import diagnose
 
 if TYPE_CHECKING:
+    from stackmend.pages import Fragment
     from stackmend.reporting.state import RunRecord
 
 __all__ = ["main"]
@@ -33,7 +34,7 @@ DEPLOYS = {
     What is wrong is found, mended and proven mended; the next run changes nothing.""",
     "reconcile": """Keep every host as its `stack` says: what a schedule runs.
 
-    The same as `site`.""",
+    Each host goes on by itself, for as long as `reconcile.limit` says.""",
     "bootstrap": """Make new machines ready for a stack.
 
     A user, the clock, DNS and a container engine, as `access`, `resolver` and `engine` say.""",
@@ -64,6 +65,26 @@ def cli() -> None:
     """
 
 
+class _Wait(click.ParamType[float]):
+    """Seconds, or a time such as 10min, as ``reconcile.wait`` has them."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The seconds that a text means."""
+        from pydantic import ValidationError
+
+        from stackmend.fleet.spec import ReconcilePolicy
+        from stackmend.problems import join_problems
+
+        try:
+            return ReconcilePolicy.model_validate({"wait": value}).wait
+        except ValidationError as error:
+            self.fail(join_problems(error).removeprefix("wait: "), param, ctx)
+
+
 def _make_deploy_command(name: str, text: str) -> click.Command:
     @click.command(name, help=text, epilog=EXIT_CODES)
     @click.argument("inventory", type=click.Path())
@@ -71,6 +92,7 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
     @click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
     @click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
     @click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 for a change.")
+    @click.option("--wait", type=_Wait(), help="How long to wait for another run on a host.")
     @click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
     def run(
         inventory: str,
@@ -78,6 +100,7 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
         limit: tuple[str, ...],
         as_json: bool,
         detailed_exitcode: bool,
+        wait: float | None,
         verbosity: int,
     ) -> int:
         return _run(
@@ -88,6 +111,7 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
             detailed=detailed_exitcode,
             limit=limit,
             verbosity=verbosity,
+            wait=wait,
         )
 
     return run
@@ -102,6 +126,8 @@ def _run(
     detailed: bool = False,
     limit: tuple[str, ...],
     verbosity: int,
+    wait: float | None = None,
+    record: str = "",
 ) -> int:
     # Not before: --help and completion answer at once.
     from stackmend.cli.output import JSONOutput, Output
@@ -116,6 +142,8 @@ def _run(
         detailed=detailed,
         limit=limit,
         verbosity=verbosity,
+        wait=wait,
+        record=record,
     )
 
 
@@ -126,6 +154,43 @@ for _name, _text in DEPLOYS.items():
 cli.add_command(diagnose)
 
 
+@cli.command("undo", epilog=EXIT_CODES)
+@click.argument("inventory", type=click.Path())
+@click.argument("record")
+@click.option("--dry", is_flag=True, help="Look, and say what would be done; change nothing.")
+@click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record of this run as JSON.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 for a change.")
+@click.option("--wait", type=_Wait(), help="How long to wait for another run on a host.")
+@click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
+def take_back(
+    inventory: str,
+    record: str,
+    dry: bool,
+    limit: tuple[str, ...],
+    as_json: bool,
+    detailed_exitcode: bool,
+    wait: float | None,
+    verbosity: int,
+) -> int:
+    """Bring back what a run ended or changed, the last thing first.
+
+    RECORD is the record of that run, or the run's id, which the record's name ends with. What
+    somebody has changed since stays as it is, and what no command brings back is listed.
+    """
+    return _run(
+        "undo",
+        inventory,
+        dry=dry,
+        as_json=as_json,
+        detailed=detailed_exitcode,
+        limit=limit,
+        verbosity=verbosity,
+        wait=wait,
+        record=record,
+    )
+
+
 @cli.command("report", epilog="Exit codes: as of the run; 2 where there is no report.")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON, as of version 2.")
@@ -134,7 +199,7 @@ cli.add_command(diagnose)
     "page",
     type=click.Path(path_type=Path),
     metavar="OUT",
-    help="Write it as a page instead, with the runs before it.",
+    help="Write a page instead: the fleet now, its history and benchmarks.",
 )
 @click.option("--open", "opens", is_flag=True, help="Open that page in a browser.")
 def show_report(path: Path | None, as_json: bool, page: Path | None, opens: bool) -> int:
@@ -184,10 +249,11 @@ def _resolve(path: Path) -> Path:
 
 
 def _write_page(out: Path, record: RunRecord, path: Path, *, opens: bool) -> None:
-    from stackmend.reporting import page, reader
+    from stackmend.reporting import fleet, page, reader
 
+    before = reader.list_before(path, fleet.MOST_RUNS)
     try:
-        page.write(out, record, reader.list_before(path, page.MOST_BEFORE))
+        page.write(out, record, before, _draw_benchmarks(path.parent / "benchmarks"))
     except OSError as error:
         raise click.ClickException(f"cannot write {out}: {error.strerror}") from None
     click.echo(f"wrote {out}", err=True)
@@ -196,6 +262,21 @@ def _write_page(out: Path, record: RunRecord, path: Path, *, opens: bool) -> Non
 
         if not webbrowser.open(out.resolve().as_uri()):
             click.echo(f"no browser opened {out}", err=True)
+
+
+def _draw_benchmarks(directory: Path) -> list[Fragment]:
+    """The pictures of the latest benchmark of each worker whose results lie in a directory."""
+    # A name ends with its time; what stands before it is the host and what was measured there.
+    latest = {path.stem.rpartition("-")[0]: path for path in sorted(directory.glob("*.json"))}
+    if not (paths := [*latest.values()]):
+        return []
+    from stackmend.redaction import format_safe_line
+    from stackmend.worker import pictures
+
+    results, problems = pictures.read_readable(paths)
+    for problem in problems:
+        click.echo(f"not on the page: {format_safe_line(problem)}", err=True)
+    return [pictures.render_fragment(results)] if results else []
 
 
 @cli.command("init")
@@ -247,6 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     :param arguments: the command line without the program's name; by default the process's own.
     """
+    _open_closed()
     code = exit_codes.ALL_WELL
     try:
         code = cli.main(
@@ -255,8 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             standalone_mode=False,
             color=False if os.environ.get("NO_COLOR") else None,
         )
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except click.Abort:
         # Ctrl-C at a question, or before a run has begun: later a signal ends the process itself.
         click.echo("Aborted.", err=True)
@@ -271,6 +352,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             click.echo(f"Error: {error.strerror or error}", err=True)
         code = code or exit_codes.WRONG
     sys.exit(code)
+
+
+def _open_closed() -> None:
+    """Have output go nowhere where it is closed: what is opened later must not get its number."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8"))
 
 
 def _drop_output() -> None:

@@ -36,19 +36,16 @@ from stackmend.compose.plan.gates import (
     is_declaration_needed,
     refuse_engine,
 )
-from stackmend.compose.plan.links import (
-    Links,
+from stackmend.compose.plan.link_checks import make_link_checks
+from stackmend.compose.plan.link_correction import (
     add_patch,
-    add_results,
-    classify_links,
-    describe_others,
     find_excess,
-    find_unheard,
     leave,
     list_correctable,
     make_correction,
-    make_link_checks,
 )
+from stackmend.compose.plan.link_findings import find_unheard
+from stackmend.compose.plan.links import Links, add_results, classify_links, describe_others
 from stackmend.compose.plan.order import drop_record, is_change, is_creating, is_writing
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
@@ -71,7 +68,6 @@ from stackmend.reconcile import (
     Observation,
     Reconciler,
     find_other_run,
-    get_project_lock,
     observe_unreadable,
     reconcile_locked,
 )
@@ -93,6 +89,8 @@ if TYPE_CHECKING:
 UNHEALTHY_TIMEOUT = 10.0
 #: Seconds that links have to work once the stack is healthy: not all that serves has a healthcheck.
 LINK_TIMEOUT = 20.0
+#: Findings that say that a stack is not as declared, and nothing of how it runs.
+DRIFT = frozenset({"changed", "image", "content", "files", "source", "drift", "scale", "orphan"})
 
 
 class Project(NamedTuple):
@@ -147,7 +145,6 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     def __post_init__(self) -> None:
         self.subject = self.spec.project
-        self.lock = get_project_lock(self.spec.project)
         self._plain = self._own = self.source
         self.observer = Observer(self.host, self.spec, self.source)
         self.waiter = Waiter(self.observer)
@@ -163,7 +160,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return self._observed
         state = self.observer.complete(state)
         # What a run has sent that is still at work is no leftover.
-        if state.staged and find_other_run(self.host, self.lock):
+        if state.staged and find_other_run(self.host):
             state = state.model_copy(update={"staged": False})
         try:
             self._observed = self._decide(state, self.observer.collect_results(checked))
@@ -179,6 +176,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         """What was read of the project, and what it is to be."""
         snapshot = observation.state
         return () if snapshot is None else (snapshot.state, snapshot.declared)
+
+    def is_sound(self, plan: decision.Plan[Action]) -> bool:
+        """Whether the stack was well; what new files bring was not missing."""
+        kinds = {finding.kind for finding in plan.problems}
+        return kinds <= (DRIFT | {"missing"} if "files" in kinds else DRIFT)
 
     def wait_until_ready(self) -> Observation[Snapshot, Action]:
         """What the operation observed just now: Compose is asked once what the files mean."""
@@ -513,7 +515,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             if applied is None or kept or self._proven is not None:
                 raise
             self.report_error(error)
-            self._roll_back(executor, snapshot, applied)
+            with self.allow_return():
+                self._roll_back(executor, snapshot, applied)
             return False
         return True
 
@@ -701,7 +704,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         those with this one: whoever comes next then knows by it what the containers were made from.
 
         :param content: YAML; empty for no such file.
-        :param lease: the project's lock.
+        :param lease: the lock of the host.
         :raises StepError: it cannot be written.
         :raises RemoteError: the host was lost on the way.
         """
@@ -745,7 +748,10 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     @contextmanager
     def step(self, *actions: decision.Action) -> Iterator[None]:
         """Report and journal what the block does to the project, however it ends."""
-        with announce.track(self.host, self.report, *actions, within=self.spec.project):
+        with (
+            self.change(*actions),
+            announce.track(self.host, self.report, *actions, within=self.spec.project),
+        ):
             yield
 
     def report_error(self, error: StepError | OSError) -> None:

@@ -31,7 +31,7 @@ RULE = re.compile(
 )
 
 #: What the other rooms remember of a host lies in directories of these names, beside the projects'.
-ROOMS = frozenset({"access", "benchmarks", "engine", "models", "ports", "resolver"})
+ROOMS = frozenset({"access", "benchmarks", "engine", "models", "ports", "resolver", "schedule"})
 
 #: Directories that belong to the system: a stack is never unpacked into one of them.
 SYSTEM_DIRECTORIES = frozenset(

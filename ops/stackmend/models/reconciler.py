@@ -75,7 +75,6 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
     """The models of one host."""
 
     subject = "models"
-    lock = commands.LOCK
     all_or_nothing = False
 
     host: Host

@@ -23,9 +23,6 @@ from stackmend.ports.plan.model import (
 #: Where a host keeps how to bring back what was stopped, one directory each.
 ROOT = f"{STATE_ROOT}/ports"
 
-#: The file whose lock says that somebody frees ports of this host.
-LOCK = f"{ROOT}/lock"
-
 #: Seconds that a command has beyond the grace of what it ends: a unit or a supervisor has its own.
 LIMIT = 600
 

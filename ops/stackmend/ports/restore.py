@@ -30,7 +30,6 @@ class RestoreReconciler(Reconciler[str, Restore]):
     """One record of one host, to be brought back; the state is the record's name."""
 
     subject = "ports"
-    lock = commands.LOCK
 
     host: Host
     record: str

@@ -131,6 +131,8 @@ class Run:
         #: Whether its operations only observe, however it was called.
         self.observed = False
         self.diagnoses: dict[str, Diagnosis] = {}
+        #: The hosts that its changes made worse.
+        self.worse: set[str] = set()
         self.started = datetime.now(UTC)
         self.id = token_hex(3)
         self.collectors: dict[str, dict[str, Collector]] = {}

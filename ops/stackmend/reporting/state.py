@@ -154,6 +154,8 @@ class HostRecord(Model):
     :param diagnosis: what the doctor says of it; ``null`` in a run of another deploy.
     :param interrupted_at: where the signal that ended the run met this host: the operation, and
         the step that was still under way there; empty where none did.
+    :param worse: whether it was well, was changed by this run, and has failed since; or was made so
+        by the run before and has failed again.
     """
 
     outcome: Outcome
@@ -162,6 +164,7 @@ class HostRecord(Model):
     errors: tuple[ErrorRecord, ...] = ()
     diagnosis: Diagnosis | None = None
     interrupted_at: str = ""
+    worse: bool = False
 
 
 class RunRecord(Model):
@@ -175,6 +178,7 @@ class RunRecord(Model):
     :param complete: ``false`` where the run ended before every host was done with.
     :param interrupted: the signal that ended the run, such as ``SIGTERM``; empty where none did.
     :param hosts: the hosts, by name.
+    :param left_out: names of hosts that the inventory has, and that ``--limit`` left out.
     """
 
     schema_version: Literal[2] = 2
@@ -185,6 +189,7 @@ class RunRecord(Model):
     complete: bool
     interrupted: str = ""
     hosts: dict[str, HostRecord] = {}
+    left_out: tuple[str, ...] = ()
 
     def list_not_well(self) -> dict[str, Outcome]:
         """The hosts that are not proven to be as their inventory wants them.

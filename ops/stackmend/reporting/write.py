@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: Records kept in a directory; a schedule of five minutes writes this many in four days.
 KEEP = 1000
 
+#: Bytes that they may take together, the last one aside.
+KEEP_BYTES = 1024**3
+
 
 def conclude(run: Run) -> Path | None:
     """Write the record of a run, show it, tell whoever is to hear of it, and return where it lies.
@@ -127,8 +130,10 @@ def build(run: Run, ended: datetime) -> RunRecord:
     hosts: dict[str, dict[str, Any]] = {}
     interrupted = signals.get_signal()
     complete = not interrupted
+    left_out = []
     for host in state.inventory:
         if not state.is_host_in_limit(host):
+            left_out.append(host.name)
             continue
         if host not in state.activated_hosts:
             if (error := run.connect_errors.get(host.name)) is not None:
@@ -149,6 +154,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
             "outcome": _classify_outcome(run, host, operations, dry=dry),
             "operations": operations,
             "diagnosis": run.diagnoses.get(host.name),
+            "worse": host.name in run.worse,
         }
     if interrupted:
         for host in state.inventory:
@@ -163,6 +169,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
             "complete": complete,
             "interrupted": interrupted,
             "hosts": hosts,
+            "left_out": left_out,
         }
     )
 
@@ -198,6 +205,21 @@ def find_directory(run: Run) -> Path:
     return Path(run.state.cwd or ".") / Path(str(chosen)).expanduser()
 
 
+def has_got_worse(run: Run, host: Host) -> bool:
+    """Whether the last record on disk says that its run made a host worse.
+
+    :param run: the run of now, whose record lies beside it.
+    :param host: the host.
+    """
+    from stackmend.reporting import reader
+
+    try:
+        last = reader.read(find_directory(run) / "latest.json").hosts.get(host.name)
+    except (reader.ReportError, OSError):
+        return False
+    return last is not None and last.worse
+
+
 def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Path:
     """Write a record so that a reader sees all of it or nothing; ``latest.json`` then leads to it.
 
@@ -206,7 +228,8 @@ def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Pat
     :param ended: the time in its name
     :param run: the run's short name, in its name too
 
-    Raises ``OSError`` where it cannot be written. Of its own records it keeps the newest 1000.
+    Raises ``OSError`` where it cannot be written. Of its own records it keeps the newest 1000, and
+    of these no more than have room in 1 GiB.
     """
     path = where / f"{ended.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run}.json"
     files.write_json(path, data)
@@ -360,6 +383,9 @@ def _get_setting(host: Host, field: str) -> Any:
 
 def _prune(where: Path) -> None:
     records = sorted(path for path in where.iterdir() if files.RECORD_NAME.fullmatch(path.name))
-    for path in records[:-KEEP]:
+    left = KEEP_BYTES
+    for number, path in enumerate(reversed(records)):
         with suppress(OSError):
-            path.unlink()
+            left -= path.stat().st_size
+            if number >= KEEP or (number and left < 0):
+                path.unlink()

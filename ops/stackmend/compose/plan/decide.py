@@ -18,7 +18,8 @@ from stackmend.compose.plan.foreign import (
 from stackmend.compose.plan.format import explain_warning
 from stackmend.compose.plan.gates import is_declaration_needed, refuse_crowded, refuse_engine
 from stackmend.compose.plan.leftovers import plan_leftovers, restart_doomed
-from stackmend.compose.plan.links import Links, drop_hops, explain_wrong, find_links, list_wrong
+from stackmend.compose.plan.link_findings import explain_wrong, find_links
+from stackmend.compose.plan.links import Links, drop_hops, list_wrong
 from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
 from stackmend.compose.plan.path import BENEATH, find_blame, find_hops, list_unknown, make_checks

@@ -1,22 +1,18 @@
 """The links of a project: the addresses that its services are given for each other. Pure.
 
-They are read and classified in the room ``addresses``; here stand the checks that prove them, what
-is found of them, and what corrects those that are wrong.
+They are read and classified in the room ``addresses``; ``link_checks.py`` has what proves them,
+``link_findings.py`` what is found of them, and ``link_correction.py`` what corrects the wrong ones.
 """
 
-import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
-from typing import Any
 
 from stackmend import addresses
 from stackmend.addresses import Sources
 from stackmend.addresses.gateway import GATEWAYS
 from stackmend.addresses.listing import make_link
-from stackmend.addresses.secrecy import show
 from stackmend.addresses.spec import LinksPolicy
 from stackmend.addresses.state import (
     Address,
@@ -27,69 +23,24 @@ from stackmend.addresses.state import (
     RunningService,
     Socket,
 )
-from stackmend.checks.spec import (
-    LONGEST_NAME,
-    Check,
-    GreetingCheck,
-    NameCheck,
-    RedisCheck,
-    TcpCheck,
-    make_if_valid,
-)
 from stackmend.checks.state import CheckResult
-from stackmend.compose import drift
-from stackmend.compose.plan.declaration import count_replicas, is_redis
-from stackmend.compose.plan.draft import Draft
+from stackmend.compose.plan.declaration import count_replicas
 from stackmend.compose.plan.health import is_complete
-from stackmend.compose.plan.keepers import find_keeper, is_kept
-from stackmend.compose.plan.path import Hop, find_role, has_file
+from stackmend.compose.plan.link_checks import name_check
+from stackmend.compose.plan.path import Hop
 from stackmend.compose.spec import ComposeSpec
-from stackmend.compose.state import LINKS_FILE, Change, Correction, Declared, StackState
+from stackmend.compose.state import Change, Correction, Declared, StackState
 from stackmend.frozen import Frozen
-from stackmend.text import make_printable
-
-#: Seconds for one call, which a service beside it answers at once.
-CALL_TIMEOUT = 3
-#: Links of one project that are proven; of more that is said.
-MAXIMUM_LINKS = 256
 
 #: What listens: pairs of an address and a port, by a container's id or for the host.
 Listeners = Mapping[str, Sequence[tuple[str, int]]]
-
-#: Schemes, and the protocol by whose greeting they are proven; what speaks TLS is connected to.
-_PROTOCOLS = {
-    "http": "http",
-    "ws": "http",
-    "postgres": "postgres",
-    "postgresql": "postgres",
-    "pgsql": "postgres",
-    "amqp": "amqp",
-    "pyamqp": "amqp",
-    "mysql": "mysql",
-    "mysql2": "mysql",
-    "mariadb": "mysql",
-    "mongodb": "mongodb",
-    "clickhouse": "clickhouse",
-    "redis": "redis",
-    "valkey": "redis",
-}
 #: Why an address is wrong although what it names may answer a call.
 _BEYOND_CALLS = ("proxy", "form", "swapped", "shared-alias")
 #: Why an address is wrong as long as the one it names is as it is now.
-_OF_A_MOMENT = ("not-up", "not-listening", "loopback-only")
-_REDIS_SCHEMES = ("redis", "valkey")
+OF_A_MOMENT = ("not-up", "not-listening", "loopback-only")
 #: A name that a network of Docker's may have; others are asked for on the Internet.
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-#: What holds an address, at the end of the name of its check.
-_HOLDER = re.compile(r" \([^()]*\)$")
 _TCP_PORT = re.compile(r"([0-9]{1,5})(?:/tcp)?")
-#: A line of a log that reports a call that failed.
-_FAILED_CALL = re.compile(
-    r"refused|unreachable|resolv|cannot|can't|could not|fail|error|timed? ?out", re.I
-)
-#: Why a project has no correction at all, although one is desired.
-_NAMED = "the project's .env names its compose files, and no other one can be laid over them"
-_CONSENT = 'have stackmend do it: add to the stack "links": {"on_conflict": "override"}'
 
 
 class Links(Frozen):
@@ -168,7 +119,7 @@ class Links(Frozen):
         Where the stack was proven with it, it is no cause, unless it is known that nothing answers.
         What runs otherwise after a restart may well answer then.
         """
-        if judgement.reason in _OF_A_MOMENT:
+        if judgement.reason in OF_A_MOMENT:
             return False
         return self.is_broken(judgement) or not self.proven
 
@@ -200,7 +151,7 @@ def classify_links(
     :param others: of :func:`describe_others`.
     """
     policy = spec.links or LinksPolicy()
-    images = _list_images(declared)
+    images = list_images(declared)
     sources = Sources.make(files)
     placed = {f"{spec.directory}/{path}": content for path, content in sources.files.items()}
     read = addresses.read(declared.config, images, placed if policy.files else None)
@@ -245,7 +196,7 @@ def add_results(
     running = _describe_running(links.links, declared, state, results, listeners)
     ignore = spec.links.ignore if spec.links else ()
     judgements = addresses.classify(
-        links.addresses, declared.config, running, _list_images(declared), ignore
+        links.addresses, declared.config, running, list_images(declared), ignore
     )
     refused = _list_refused(spec, judgements, Sources.make(files), declared)
     update = {
@@ -283,7 +234,7 @@ def _list_refused(
         return frozenset()
     if b"COMPOSE_FILE" in sources.files.get(".env", b""):
         return frozenset(judgement.subject for judgement in wrong)
-    override = addresses.make_override(wrong, declared.config, sources, _list_images(declared))
+    override = addresses.make_override(wrong, declared.config, sources, list_images(declared))
     return frozenset(left.subject for left in override.left)
 
 
@@ -325,7 +276,8 @@ def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
     return (*addresses.list_links(judgements), *map(make_link, others), *names)
 
 
-def _list_images(declared: Declared) -> dict[str, ImageFacts]:
+def list_images(declared: Declared) -> dict[str, ImageFacts]:
+    """What the images of a project bring along, as far as addresses go by it."""
     return {
         name: ImageFacts(env=image.env, ports=_list_tcp(image.ports))
         for name, image in declared.images.items()
@@ -419,448 +371,9 @@ def _list_sockets(pairs: Iterable[tuple[str, int]]) -> tuple[Socket, ...]:
 # Proving
 
 
-def name_check(link: Link) -> str:
-    """The name of the check that proves a link, or asks for its name."""
-    if link.name_only:
-        return _fit_name(f"name {link.host} in {link.source}")
-    scheme = f"{link.scheme}://" if link.scheme else ""
-    host = f"[{link.host}]" if ":" in link.host else link.host
-    variable = f" ({link.variable})" if link.variable else ""
-    return _fit_name(f"link {link.source} → {scheme}{host}:{link.port}{variable}")
-
-
-def _fit_name(text: str) -> str:
-    """A check's name of what a compose file holds: printable, and another one for each text."""
-    name = make_printable(text, len(text)).strip()
-    if name == text and len(name) <= LONGEST_NAME:
-        return name
-    mark = f" #{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-    return f"{name[: LONGEST_NAME - len(mark)]}{mark}"
-
-
-def make_link_checks(
-    spec: ComposeSpec, links: Sequence[Link], declared: Declared, state: StackState | None
-) -> tuple[Check, ...]:
-    """The checks that prove links, each from the network of the service that calls.
-
-    What has done its work and ended calls nobody, and is called by nobody. What speaks at an
-    address is asked by each, since what answers one may refuse another.
-
-    :param state: what runs; ``None`` for the checks once all does.
-    """
-    made: dict[str, Check] = {}
-    callers = (
-        {container.service for container in state.containers if container.running}
-        if state
-        else {*declared.services}
-    )
-    for link in links:
-        target = state.list_containers(link.target) if state and link.target else ()
-        ended = bool(target) and all(is_complete(other, declared.services) for other in target)
-        if 0 < link.port < 65536 and link.source in callers and not ended:
-            name = name_check(link)
-            check = _make_check(name, link, declared, spec.project)
-            # A name that nobody can be called by has no link to be proven.
-            if check is None:
-                continue
-            made.setdefault(name, check)
-    return tuple(made.values())[:MAXIMUM_LINKS]
-
-
-def _make_check(name: str, link: Link, declared: Declared, project: str) -> Check | None:
-    """What proves a link: what speaks there is asked as its caller asks it, where that is known."""
-    common: dict[str, Any] = {"name": name, "inside": link.source, "timeout": CALL_TIMEOUT}
-    if link.name_only:
-        return make_if_valid(NameCheck, hostname=link.host, **common)
-    host = f"[{link.host}]" if ":" in link.host else link.host
-    common["address"] = f"{host}:{link.port}"
-    body = declared.services.get(link.target) or {}
-    image = str(body.get("image") or f"{project}-{link.target}")
-    check: Check | None = None
-    if body and is_redis(image, body) and link.scheme in ("", *_REDIS_SCHEMES):
-        role = "any" if has_file(body) else find_role(body)
-        more: dict[str, Any] = {"service": link.target, "role": role}
-        if link.scheme:
-            variable = link.place is not None and link.place.kind in ("environment", "image")
-            more["password_from"] = link.variable if variable else "command"
-        check = make_if_valid(RedisCheck, **common, **more)
-    elif protocol := _PROTOCOLS.get(link.scheme):
-        check = make_if_valid(GreetingCheck, protocol=protocol, **common)
-    # Of a variable that no program can be asked for, the login is not known.
-    return check or make_if_valid(TcpCheck, **common)
-
-
-# Correcting
-
-
 def is_correcting(spec: ComposeSpec) -> bool:
     """Whether a file of ours is to correct wrong links."""
     return spec.links is not None and spec.links.on_conflict == "override"
-
-
-def list_correctable(links: Links) -> frozenset[str]:
-    """The addresses that could be corrected."""
-    return frozenset(judgement.subject for judgement in links.judgements if judgement.correctable)
-
-
-def make_correction(
-    spec: ComposeSpec,
-    files: Sources | Mapping[str, bytes],
-    declared: Declared,
-    links: Links,
-    state: StackState,
-    redact: Callable[[str], str] = drift.redact,
-) -> Correction:
-    """What corrects the wrong links of a project's own files.
-
-    :param files: these files.
-    :param declared: what Compose makes of them.
-    :param state: what runs.
-    :param redact: what a report makes of a line.
-    """
-    assert spec.links is not None, "only what is desired is corrected"
-    override = addresses.make_override(links.wrong, declared.config, files, _list_images(declared))
-    left = {left.subject: f"{left.reason}; {left.remedy}" for left in override.left}
-    changes = tuple(
-        Change(
-            service=judgement.address.place.service,
-            variable=judgement.address.place.name,
-            origin=judgement.address.place.source,
-            old=_format_address(judgement),
-            new=show(judgement.right),
-            cause=judgement.cause,
-            kept=_is_kept(judgement, declared, state),
-        )
-        for judgement in links.wrong
-        if judgement.correctable and judgement.subject not in left
-    )
-    patch, omitted = _make_patch(links, files, redact)
-    return Correction(
-        policy=spec.links,
-        content=override.content.decode(),
-        changes=changes,
-        left=left,
-        patch=patch,
-        omitted=omitted,
-    )
-
-
-def _is_kept(judgement: Judgement, declared: Declared, state: StackState) -> bool:
-    body = declared.services[judgement.address.place.service]
-    image = declared.images.get(str(body.get("image")))
-    environment = {**(image.env if image else {}), **(body.get("environment") or {})}
-    return is_kept(judgement, body, environment, state)
-
-
-def add_patch(
-    links: Links,
-    files: Sources | Mapping[str, bytes],
-    correction: Correction | None,
-    redact: Callable[[str], str] = drift.redact,
-) -> Links:
-    """The same with what corrects the project's own files, and with the patch that does so there.
-
-    :param files: these files.
-    :param correction: what corrects them, and was made from addresses as they stand there.
-    :param redact: what a report makes of a line.
-    """
-    patch, omitted = (correction.patch, correction.omitted) if correction else ((), ())
-    if not patch:
-        patch, omitted = _make_patch(links, files, redact)
-    return links.model_copy(update={"correction": correction, "patch": patch, "omitted": omitted})
-
-
-def _make_patch(
-    links: Links, files: Sources | Mapping[str, bytes], redact: Callable[[str], str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The lines of a patch that corrects the project's own files, and what it does not correct."""
-    wrong = links.wrong
-    judgements = [
-        judgement
-        for judgement in links.judgements
-        if judgement.status != "wrong" or judgement in wrong
-    ]
-    patch = addresses.make_patch(judgements, files, redact)
-    omitted = [f"{left.subject}: {left.reason}; {left.remedy}" for left in patch.left]
-    omitted += [
-        f"{judgement.subject}: no other address mends it; {judgement.remedy}"
-        for judgement in wrong
-        if not judgement.correctable
-    ]
-    # A text of YAML may hold what only Python takes for the end of a line.
-    lines = patch.text.removesuffix("\n").split("\n") if patch.text else ()
-    return tuple(lines), tuple(dict.fromkeys(omitted))
-
-
-def _format_address(judgement: Judgement) -> str:
-    address = judgement.address
-    return f"{address.host}:{address.port}" if address.port else address.text
-
-
-def leave(correction: Correction, subjects: Collection[str], problem: str = "") -> Correction:
-    """The same with what is still wrong although it was made.
-
-    :param problem: why it is not laid over the project's files; empty where it is.
-    """
-    left = {subject: correction.left.get(subject, "") for subject in sorted(subjects)}
-    changes = {"content": "", "changes": ()} if problem else {}
-    return correction.model_copy(update={"left": left, "problem": problem, **changes})
-
-
-def find_excess(declared: Declared, corrected: Declared, links: Links) -> str:
-    """What a correction changes that it should not; empty where it changes what is wrong alone.
-
-    :param declared: what Compose makes of the project's own files.
-    :param corrected: what it makes of them with the file of ours.
-    """
-    allowed: dict[str, set[str]] = {}
-    for judgement in links.wrong:
-        place = judgement.address.place
-        keys = allowed.setdefault(place.service, set())
-        for edit in judgement.edits:
-            kind = "environment" if edit.place.kind == "image" else edit.place.kind
-            keys.add(f"environment.{edit.place.key}" if kind == "environment" else kind)
-        for part, needed in judgement.needs.items():
-            keys.update([f"{part}.{key}" for key in needed] if part == "environment" else [part])
-    for name in sorted({*declared.services, *corrected.services}):
-        pair = declared.services.get(name), corrected.services.get(name)
-        for path, _, _ in drift.find_differences(*pair, ""):
-            if not any(path == key or path.startswith(f"{key}.") for key in allowed.get(name, ())):
-                return f"it would change {name}.{path}"
-    rest = [{**config, "services": None} for config in (declared.config, corrected.config)]
-    return "" if rest[0] == rest[1] else "it would change more than services"
-
-
-def find_unheard(
-    changes: Collection[Change], logs: Mapping[str, Sequence[str]]
-) -> tuple[tuple[Change, str], ...]:
-    """The values that were corrected and whose service still calls the address before.
-
-    :param logs: the last lines of services since they were started with the right one.
-    """
-    found = []
-    for change in changes:
-        host, colon, port = change.old.rpartition(":")
-        # A name alone, without its port, may stand in a log for anything.
-        pattern = re.compile(
-            rf"(?<![\w.-]){re.escape(host)}(?::|\W.{{0,40}}?port\W{{0,3}}){port}(?![\w-])", re.I
-        )
-        lines = [
-            line
-            for line in logs.get(change.service, ())
-            if colon and pattern.search(line) and _FAILED_CALL.search(line)
-        ]
-        found += [(change, lines[-1])] if lines else []
-    return tuple(found)
-
-
-# What is found
-
-
-def find_links(draft: Draft, links: Links) -> None:
-    """Note what is known of each link that is not as it should be."""
-    equal: dict[str, list[Judgement]] = {}
-    for judgement in links.judgements:
-        result = links.get_result(judgement)
-        if judgement.status == "right" and result is not None:
-            equal.setdefault(result.name, []).append(judgement)
-    for judgement in links.judgements:
-        result = links.get_result(judgement)
-        if judgement.status == "right":
-            if result is not None and equal[result.name][0] is judgement:
-                _find_unproven(draft, equal[result.name], result)
-        elif judgement.status == "ambiguous":
-            evidence = [describe(judgement), *judgement.readings, *_quote(result, judgement)]
-            draft.find(
-                judgement.subject,
-                "link",
-                judgement.cause,
-                evidence=evidence,
-                remedy=judgement.remedy,
-                blocks=False,
-            )
-        elif result is not None and result.ok:
-            cause = f"it answers, so it is left alone, although {judgement.cause}"
-            draft.find(
-                judgement.subject, "link", cause, blocks=False, evidence=_quote(result, judgement)
-            )
-        else:
-            _find_wrong(draft, judgement, links)
-    for judgement in links.running:
-        _find_running(draft, judgement, links)
-    for line in links.unread:
-        subject, _, cause = line.partition(" is ")
-        remedy = f'shorten it, or add "{subject}" to "ignore" of the section "links"'
-        draft.find(subject, "link", f"it is {cause}", remedy=remedy, blocks=False)
-    correction = links.correction
-    for change in correction.changes if correction else ():
-        draft.find(
-            f"{change.service}.{change.variable}",
-            "link",
-            f"{LINKS_FILE} corrects it" + (f": {change.old} → {change.new}" if change.new else ""),
-            evidence=[f"{change.origin}: {change.cause}"],
-            remedy=f"correct it in {change.origin}: then {LINKS_FILE} goes away",
-            blocks=False,
-        )
-    if correction and correction.problem:
-        cause = f"wrong links are not corrected by {LINKS_FILE}: {correction.problem}"
-        draft.find(draft.spec.project, "link", cause, blocks=False)
-    for change, line in links.unheard:
-        _find_unheard(draft, change, line)
-    unheard = [change for change, _ in links.unheard]
-    for change in correction.changes if correction else ():
-        if change.kept and change not in unheard:
-            _find_kept(draft, change)
-    _find_unused_ignores(draft, links)
-    count = len({name_check(link) for link in links.links if 0 < link.port < 65536})
-    if count > MAXIMUM_LINKS:
-        cause = f"of {count} links {MAXIMUM_LINKS} are proven by one run, and the others are not"
-        remedy = 'name those that matter less in "ignore" of the section "links"'
-        draft.find(draft.spec.project, "link", cause, remedy=remedy, blocks=False)
-    if links.patch and links.omitted:
-        cause = "the patch leaves wrong links as they are"
-        draft.find(draft.spec.project, "link", cause, evidence=links.omitted, blocks=False)
-    if links.patch:
-        left = dict.fromkeys(line.partition(": ")[0] for line in links.omitted)
-        but = f", but for {', '.join(left)}" if left else ""
-        draft.find(
-            draft.spec.project,
-            "patch",
-            "this change to the project's own files makes its links right" + but,
-            evidence=links.patch,
-            remedy="apply it in the source's directory with `git apply`",
-            blocks=False,
-        )
-
-
-def _find_unused_ignores(draft: Draft, links: Links) -> None:
-    """Tell of what is to be left alone and is nowhere: it may be a slip of the pen."""
-    ignored = draft.spec.links.ignore if draft.spec.links else ()
-    known = {f"{name}.{key}" for name, keys in links.variables.items() for key in keys}
-    for pattern in ignored:
-        if any(fnmatchcase(name, pattern) for name in known):
-            continue
-        similar = get_close_matches(pattern, sorted(known), n=3, cutoff=0.7)
-        remedy = f"name one that there is, such as {', '.join(similar)}" if similar else "remove it"
-        cause = f'"{pattern}" in "ignore" of the section "links" matches no variable of a service'
-        draft.find(draft.spec.project, "warning", cause, remedy=remedy, blocks=False)
-
-
-def _find_unproven(draft: Draft, judgements: Sequence[Judgement], result: CheckResult) -> None:
-    """Note a link that does not work, once for all that hold its address."""
-    address = judgements[0].address
-    # What is done to either end may well be why it does not answer yet.
-    if result.ok or {address.place.service, address.target} & {*draft.steps}:
-        return
-    cause = result.evidence.removeprefix(f"{result.name}: ")
-    lines = dict.fromkeys(line.removeprefix(f"{result.name}: ") for line in result.details)
-    details = [line for line in lines if line not in cause]
-    needed = not all(addresses.is_for_browsers(judgement.address) for judgement in judgements)
-    draft.find(
-        _name_link(result, judgements),
-        "link",
-        cause,
-        evidence=[*dict.fromkeys(map(describe, judgements)), *details],
-        remedy=result.remedy,
-        blocks=needed and result.outcome == "failed",
-    )
-
-
-def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
-    result, address = links.get_result(judgement), judgement.address
-    if judgement.reason in _OF_A_MOMENT and address.target in draft.steps:
-        return
-    evidence = [describe(judgement)]
-    reason = links.correction.left.get(judgement.subject, "") if links.correction else _NAMED
-    if reason and is_correcting(draft.spec):
-        evidence.append(f"{LINKS_FILE} leaves it as it is: {reason}")
-    remedy = judgement.remedy
-    if judgement.right and not remedy:
-        remedy = f"put {show(judgement.right)} in place of {address.text} in {address.place.source}"
-    offered = judgement.correctable and judgement.subject not in links.refused
-    if offered and not is_correcting(draft.spec):
-        remedy += f", or {_CONSENT}"
-    draft.find(
-        judgement.subject,
-        "link",
-        judgement.cause,
-        evidence=[*evidence, *_quote(result, judgement)],
-        remedy=remedy,
-        blocks=links.is_broken(judgement),
-    )
-
-
-def _find_running(draft: Draft, judgement: Judgement, links: Links) -> None:
-    """Note what a container has otherwise than its declaration, where this run leaves it so."""
-    if judgement.address.place.service in draft.steps or links.get_outcome(judgement) == "passed":
-        return
-    draft.find(
-        judgement.subject,
-        "link",
-        judgement.cause,
-        evidence=[
-            describe(judgement),
-            *judgement.readings,
-            *_quote(links.get_result(judgement), judgement),
-        ],
-        remedy=judgement.remedy,
-        blocks=False,
-    )
-
-
-def _find_unheard(draft: Draft, change: Change, line: str) -> None:
-    keeper = find_keeper(draft.name_image(change.service))
-    known = f", or {keeper.remedy}" if keeper else ""
-    draft.find(
-        f"{change.service}.{change.variable}",
-        "link",
-        f"it is {change.new} now, and {change.service} still calls {change.old}: the application "
-        "keeps what it was set to at its first start, and ignores its environment",
-        evidence=[line],
-        remedy=f"change it in the settings of the application itself{known}",
-    )
-
-
-def _find_kept(draft: Draft, change: Change) -> None:
-    """Note what no call can tell: whether an application uses what it has now, or stored before.
-
-    It fails no run: what is corrected would be taken back, and never be in place.
-    """
-    keeper = find_keeper(draft.name_image(change.service))
-    known = f", or put {keeper.remedy}" if keeper else ""
-    draft.find(
-        f"{change.service}.{change.variable}",
-        "link",
-        f"stackmend cannot prove that {change.service} uses {change.new}: it was started with "
-        f"{change.old} before, and may keep what it stored then; only its own settings show that",
-        remedy=f"look at the settings of the application itself, and correct it there{known}",
-        blocks=False,
-    )
-
-
-def describe(judgement: Judgement) -> str:
-    """Where an address stands, what it is, by which networks it leads, and what it should be."""
-    place = judgement.address.place
-    right = f"; right: {show(judgement.right)}" if judgement.right else ""
-    networks = judgement.address.networks
-    over = f", over network {', '.join(networks)}" if networks else ""
-    return f"{place.source}: {place.name} is {show(judgement.address.url)}{over}{right}"
-
-
-def _name_link(result: CheckResult, judgements: Iterable[Judgement]) -> str:
-    """The name of a link's check, with all that hold its address."""
-    names = dict.fromkeys(judgement.address.place.name for judgement in judgements)
-    return _HOLDER.sub(lambda _: f" ({', '.join(names)})", result.name)
-
-
-def _quote(result: CheckResult | None, judgement: Judgement) -> list[str]:
-    """What asking for an address found, as of the variable that holds it."""
-    if result is None:
-        return []
-    message = result.evidence.removeprefix(f"{result.name}: ")
-    if message == result.evidence:
-        return [message]
-    return [f"{_name_link(result, [judgement])}: {message}"]
 
 
 def list_wrong(links: Links | None, names: Collection[str], hops: Iterable[Hop]) -> list[Judgement]:
@@ -881,8 +394,3 @@ def drop_hops(hops: Iterable[Hop], judgements: Iterable[Judgement]) -> tuple[Hop
         for address in (judgement.address for judgement in judgements)
     }
     return tuple(hop for hop in hops if (hop.source, hop.target, hop.port) not in called)
-
-
-def explain_wrong(judgement: Judgement) -> str:
-    """A wrong address as evidence of what fails because of it."""
-    return f"wrong link: {describe(judgement)}; {judgement.cause}"

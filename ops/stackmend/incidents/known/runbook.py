@@ -93,7 +93,10 @@ WORKER_UNACCELERATED = Incident(
     ),
     states=(
         StatePattern(operation="worker.accelerated", kinds=_CHAIN | _CPU, notes=True),
-        StatePattern(operation="worker.engine", kinds=frozenset({"legacy worker"}), notes=True),
+        # One that waits for the stack is one all the same.
+        StatePattern(
+            operation="worker.engine", kinds=frozenset({"legacy worker", "waits"}), notes=True
+        ),
         StatePattern(operation="compose.stack", of="refusal", cause=r"it reserves a gpu, and "),
     ),
     remedy="give the model server the accelerator or the processors that the host has, or move the "

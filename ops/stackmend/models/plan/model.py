@@ -50,6 +50,8 @@ class Pull(ModelAction):
     :param unreachable: why the registry cannot be pulled from, where only another host may give it.
     """
 
+    prepares: ClassVar[bool] = True
+
     verb: Literal["pull"] = "pull"
     name: Name
     manifest: Manifest | None = None

@@ -16,7 +16,6 @@ from stackmend.models.client import LOADING, UNKNOWN_SIZE, Client
 from stackmend.models.errors import TransientError
 from stackmend.models.spec import DEFAULT_PORT, Name
 from stackmend.models.state import Server
-from stackmend.paths import STATE_ROOT
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.worker.move import client, commands
 from stackmend.worker.move.facts import WorkerMove, parse_callers
@@ -122,9 +121,6 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     _key: str = field(default="", init=False)
     _waiting: bool = field(default=False, init=False)
 
-    def __post_init__(self) -> None:
-        self.lock = f"{STATE_ROOT}/{self.project.project}/move.lock"
-
     # What is observed
 
     def observe(self, *, fresh: bool = False) -> Observation[HostMove, Action]:
@@ -228,7 +224,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             if record.stage == "returning":
                 lease.check()
                 back = PutBack(subject=record.move.legacy, cause=record.reason)
-                with self.step(back):
+                with self.allow_return(), self.step(back):
                     record = self._put_back(record)
                 break
         if record.at and not is_over:

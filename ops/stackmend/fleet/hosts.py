@@ -1,0 +1,359 @@
+"""What a run has of each of its hosts: the lock, the time that is left, the turn to change it."""
+
+from __future__ import annotations
+
+import atexit
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from pyinfra.api.state import BaseStateCallback
+from typing_extensions import override
+
+from stackmend import connection, reporting
+from stackmend.connection import signals
+from stackmend.fleet.clock import Clock
+from stackmend.fleet.spec import ReconcilePolicy
+from stackmend.fleet.turns import Result, Turns
+from stackmend.paths import STATE_ROOT
+from stackmend.reporting import announce
+from stackmend.text import format_limit
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+#: The file on a host whose lock says that a run changes it.
+LOCK = f"{STATE_ROOT}/run.lock"
+
+#: Seconds between two tries to get what another host, or another run, has.
+PAUSE = 0.2
+RETRY = 2.0
+
+
+class TimeOver(connection.RemoteError):
+    """The run has been at work on a host for as long as it may: no further step begins there."""
+
+
+class Stopped(Exception):
+    """The run begins to change no other host, because those before got worse.
+
+    :ivar hosts: their names.
+    """
+
+    def __init__(self, hosts: tuple[str, ...]) -> None:
+        super().__init__(", ".join(hosts))
+        self.hosts = hosts
+
+
+@dataclass
+class _Seat:
+    """One host of a run.
+
+    :ivar before: by operation: whether the host was well before it was changed.
+    :ivar stepped: the operations that have carried out any step.
+    :ivar changed: those of them that have begun to change the host.
+    :ivar returning: how many blocks are taking back what was done.
+    """
+
+    clock: Clock = field(default_factory=Clock)
+    held: ExitStack = field(default_factory=ExitStack)
+    lease: connection.Lease | None = None
+    before: dict[str, bool] = field(default_factory=dict)
+    stepped: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+    returning: int = 0
+
+
+class _Run:
+    """All hosts of a run.
+
+    :ivar at_own_pace: whether a host goes on to its next operation without waiting for the others.
+    """
+
+    def __init__(self, state: State) -> None:
+        policies = [find_policy(host) for host in state.inventory]
+        self.at_own_pace = False
+        self.turns = Turns(
+            canary=_choose(policies, "canary"),
+            parallel=_choose(policies, "parallel"),
+            stop_after=_choose(policies, "stop_after"),
+        )
+        self._seats: dict[str, _Seat] = {}
+
+    def get_seat(self, host: Host) -> _Seat:
+        """What the run has of a host."""
+        return self._seats.setdefault(host.name, _Seat())
+
+    def release_all(self) -> None:
+        """Give up the locks of all hosts."""
+        for seat in self._seats.values():
+            seat.lease = None
+            seat.held.close()
+
+    def release(self, host: Host) -> None:
+        """Give up the lock of a host, where it is held."""
+        seat = self.get_seat(host)
+        seat.lease = None
+        seat.held.close()
+
+
+_runs: WeakKeyDictionary[State, _Run] = WeakKeyDictionary()
+#: What the command line says in place of every host's own setting.
+_wait: float | None = None
+
+
+def set_wait(seconds: float) -> None:
+    """Have every run of this process wait so long for others, whatever its hosts' settings say.
+
+    :param seconds: as of ``reconcile.wait``.
+    """
+    global _wait
+    _wait = seconds
+
+
+def find_policy(host: Host) -> ReconcilePolicy:
+    """The section ``reconcile`` of a host; its defaults where it has none.
+
+    :param host: the host.
+    """
+    stack = host.data.get("stack")
+    section: Any = getattr(stack, "reconcile", None)
+    if isinstance(stack, Mapping):
+        section = stack.get("reconcile")
+    if isinstance(section, ReconcilePolicy):
+        return section
+    # It was validated before any host was contacted.
+    return ReconcilePolicy.model_validate(section or {})
+
+
+def find_wait(host: Host) -> float:
+    """Seconds that a run waits for another one on a host.
+
+    :param host: the host.
+    """
+    return find_policy(host).wait if _wait is None else _wait
+
+
+def set_own_pace(state: State) -> None:
+    """Note that each host goes through its operations without waiting for the others.
+
+    :param state: the pyinfra state of the run.
+    """
+    _find(state).at_own_pace = True
+
+
+def watch(host: Host) -> None:
+    """Count the time of an operation that begins on a host.
+
+    :param host: the host.
+    :raises TimeOver: the run may be at work there no longer.
+    """
+    run = _find(host.state)
+    run.get_seat(host).clock.start(time.monotonic())
+    check_time(host, "begin an operation")
+
+
+def check_time(host: Host, doing: str) -> None:
+    """Make sure that a run may begin another step on a host.
+
+    :param host: the host.
+    :param doing: what is to be begun, in words.
+    :raises TimeOver: its time there is over, and the step is none that takes something back.
+    """
+    seat, limit = _find(host.state).get_seat(host), find_policy(host).limit
+    if seat.returning or seat.clock.measure(time.monotonic()) < limit:
+        return
+    raise TimeOver(
+        host.name,
+        doing,
+        f"this run was at work here for {format_limit(limit)}, and begins no further step: "
+        "reconcile.limit",
+    )
+
+
+@contextmanager
+def leave_out(host: Host) -> Iterator[None]:
+    """Mark a time in which a run waits for others, and which is none of the host's.
+
+    :param host: the host.
+    """
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        _find(host.state).get_seat(host).clock.drop(time.monotonic() - began)
+
+
+@contextmanager
+def allow_return(host: Host) -> Iterator[None]:
+    """Mark a time in which what was done is taken back, which no limit of the host keeps from it.
+
+    :param host: the host.
+    """
+    seat = _find(host.state).get_seat(host)
+    seat.returning += 1
+    try:
+        yield
+    finally:
+        seat.returning -= 1
+
+
+def hold(host: Host) -> connection.Lease:
+    """The lock of a host, held until the last operation of this run there has ended.
+
+    Waits for the turn to change the host, and for another run as long as the host's settings say.
+    Facts read before are no longer valid: whoever had the lock may have changed what they say.
+
+    :param host: the host.
+    :raises LeaseHeld: another run has it.
+    :raises RemoteError: it cannot be had.
+    :raises Stopped: no further host may be changed.
+
+    Example:
+        >>> lease = fleet.hold(host)
+        >>> lease.check()
+    """
+    run = _find(host.state)
+    seat = run.get_seat(host)
+    if seat.lease is not None and seat.lease.lost:
+        run.release(host)
+    began, waiting = time.monotonic(), False
+    until = began + find_wait(host)
+    with leave_out(host):
+        while True:
+            _wait_for_turn(host, run)
+            if seat.lease is not None:
+                return seat.lease
+            try:
+                seat.lease = seat.held.enter_context(connection.hold_lock(host, LOCK))
+            except connection.LeaseHeld as error:
+                # Whoever has no lock changes nothing, and keeps no other host waiting.
+                run.turns.end(host.name, "other")
+                if time.monotonic() >= until:
+                    raise
+                if not waiting:
+                    limit = format_limit(until - began)
+                    announce.show_line(host, f"  waits up to {limit} for {error.holder}")
+                waiting = True
+                time.sleep(max(0.0, min(RETRY, until - time.monotonic())))
+            except BaseException:
+                run.turns.end(host.name, "other")
+                raise
+
+
+def _wait_for_turn(host: Host, run: _Run) -> None:
+    waiting = False
+    while not run.turns.begin(host.name, time.monotonic()):
+        if hosts := run.turns.stopped:
+            raise Stopped(hosts)
+        if not waiting:
+            announce.show_line(host, "  waits until other hosts are proven well")
+        waiting = True
+        signals.proceed()
+        time.sleep(PAUSE)
+
+
+def note_before(host: Host, *, well: bool) -> None:
+    """Note how a host is before an operation changes it.
+
+    :param host: the host.
+    :param well: whether nothing that was found stands against calling it well.
+    """
+    _find(host.state).get_seat(host).before.setdefault(_get_operation(host), well)
+
+
+def note_step(host: Host, *, prepares: bool) -> None:
+    """Note that an operation begins a step on a host.
+
+    :param host: the host.
+    :param prepares: whether the host is no other by it.
+    """
+    seat = _find(host.state).get_seat(host)
+    seat.stepped.add(_get_operation(host))
+    if not prepares:
+        seat.changed.add(_get_operation(host))
+
+
+def _get_operation(host: Host) -> str:
+    return host.executing_op_hash or host.current_op_hash or ""
+
+
+def release_all() -> None:
+    """Give up every lock that this process holds for a run; the end of the process does so."""
+    for run in list(_runs.values()):
+        run.release_all()
+
+
+def _find(state: State) -> _Run:
+    run = _runs.get(state)
+    if run is None:
+        if not _runs:
+            # A channel that the end of the process cuts off is noticed later.
+            atexit.register(release_all)
+        run = _runs[state] = _Run(state)
+        state.add_callback_handler(Watch())  # type: ignore[no-untyped-call]
+    return run
+
+
+def _choose(policies: list[ReconcilePolicy], name: str) -> int:
+    """What the first host says that says anything of it; the default where none does."""
+    named = (getattr(policy, name) for policy in policies if name in policy.model_fields_set)
+    return int(next(named, getattr(ReconcilePolicy(), name)))
+
+
+class Watch(BaseStateCallback):
+    """Counts the time of each operation, and gives up what a host was held with at its end."""
+
+    @staticmethod
+    @override
+    def operation_host_start(state: State, host: Host, op_hash: str) -> None:
+        """Start the clock of the host."""
+        if op_hash in state.ops[host]:
+            _find(state).get_seat(host).clock.start(time.monotonic())
+
+    @staticmethod
+    @override
+    def operation_host_success(
+        state: State, host: Host, op_hash: str, retry_count: int = 0
+    ) -> None:
+        """End the operation."""
+        _end(state, host, op_hash, failed=False)
+
+    @staticmethod
+    @override
+    def operation_host_error(
+        state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
+    ) -> None:
+        """End the operation, and the host with it unless it may go on."""
+        _end(state, host, op_hash, failed=True)
+
+
+def _end(state: State, host: Host, op_hash: str, *, failed: bool) -> None:
+    run = _find(state)
+    seat = run.get_seat(host)
+    seat.clock.stop(time.monotonic())
+    seat.ended.add(op_hash)
+    data = state.get_op_data_for_host(host, op_hash)
+    is_final = failed and not data.global_arguments["_ignore_errors"]
+    over = is_final or seat.ended >= state.ops[host].keys()
+    if over or not run.at_own_pace:
+        run.turns.end(host.name, _classify(host, seat, op_hash, failed=failed))
+    if over:
+        run.release(host)
+
+
+def _classify(host: Host, seat: _Seat, op_hash: str, *, failed: bool) -> Result:
+    if not failed:
+        return "well" if seat.stepped else "other"
+    if op_hash not in seat.changed:
+        return "other"
+    # What an earlier run made worse, and nobody has mended since, is no better for being so still.
+    if seat.before.get(op_hash) or reporting.has_got_worse(host):
+        reporting.mark_worse(host)
+        return "worse"
+    return "other"

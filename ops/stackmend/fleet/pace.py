@@ -1,0 +1,84 @@
+"""The operations of a run, each host at its own pace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import gevent  # type: ignore[import-untyped]
+from pyinfra.api import operations
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.util import log_operation_start
+from pyinfra.context import ctx_host, ctx_state
+from pyinfra.progress import progress_spinner
+
+from stackmend.fleet import hosts as fleet
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+
+def run_ops(state: State, serial: bool = False, no_wait: bool = False) -> None:
+    """Run all operations on all hosts; no host waits for another between two operations.
+
+    As pyinfra's own, which has all hosts wait for the slowest after each operation, and with
+    ``no_wait`` does not count those that failed. Where it is asked for either manner, or where an
+    operation is to run on a few hosts at a time, it is pyinfra's own.
+
+    :param state: the pyinfra state of the run.
+    :param serial: one host after the other, as of pyinfra.
+    :param no_wait: as of pyinfra.
+    :raises PyinfraError: no host is left, or too many failed.
+    """
+    if serial or no_wait or any(map(_is_bound, state.op_meta.values())):
+        operations.run_ops(state, serial, no_wait)
+        return
+    state.is_executing = True
+    fleet.set_own_pace(state)
+    hosts = list(state.inventory.get_active_hosts())
+    order = state.get_op_order()  # type: ignore[no-untyped-call]
+    run = _Run(state, order)
+    steps = [(host, op_hash) for host in hosts for op_hash in order]
+    with ctx_state.use(state), progress_spinner(steps) as progress:
+        assert state.pool is not None, "it is made with the inventory"
+        running = [state.pool.spawn(run.run_host, host, progress) for host in hosts]
+        gevent.joinall(running)
+        for each in running:
+            each.get()
+    if run.ended is not None:
+        raise run.ended
+
+
+def _is_bound(meta: Any) -> bool:
+    return any(meta.global_arguments.get(name) for name in ("_serial", "_parallel", "_run_once"))
+
+
+class _Run:
+    def __init__(self, state: State, order: Iterable[str]) -> None:
+        self._state = state
+        self._order = tuple(order)
+        self._started: set[str] = set()
+        #: What ends the run: no host is left, or too many failed.
+        self.ended: PyinfraError | None = None
+
+    def run_host(self, host: Host, progress: Callable[[Any], None]) -> None:
+        """Run the operations of a host until one fails."""
+        for op_hash in self._order:
+            if self.ended is not None:
+                return
+            if op_hash not in self._started:
+                self._started.add(op_hash)
+                log_operation_start(self._state.get_op_meta(op_hash))
+            with ctx_host.use(host):
+                succeeded = operations.run_host_op(self._state, host, op_hash)
+            progress((host, op_hash))
+            if not succeeded:
+                self._fail(host)
+                return
+
+    def _fail(self, host: Host) -> None:
+        try:
+            self._state.fail_hosts({host})  # type: ignore[no-untyped-call]
+        except PyinfraError as error:
+            self.ended = self.ended or error

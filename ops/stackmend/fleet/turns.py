@@ -1,0 +1,77 @@
+"""In which order hosts are changed: a few at first, more once one is proven, none after failures.
+
+Pure: whoever asks says what time it is.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+#: How a host is after it was changed. ``worse``: it was well before, and has failed since.
+#: ``other``: it has failed as before, or was not changed after all.
+Result = Literal["well", "worse", "other"]
+
+#: Seconds after which a host that is still being changed keeps no other waiting: a pull of many
+#: gigabytes, or something that hangs.
+LONGEST_TURN = 600.0
+
+
+class Turns:
+    """Which hosts of a run may be changed now.
+
+    :param canary: how many at a time, until one that was changed is proven well.
+    :param parallel: how many at a time after that.
+    :param stop_after: how many in a row have to get worse for no other to begin; 0 for never.
+
+    Example:
+        >>> turns = Turns(canary=1, parallel=2, stop_after=1)
+        >>> turns.begin("ai1", 0.0), turns.begin("ai2", 0.0)
+        (True, False)
+        >>> turns.end("ai1", "worse")
+        >>> turns.stopped
+        ('ai1',)
+    """
+
+    def __init__(self, *, canary: int, parallel: int, stop_after: int) -> None:
+        self._canary = canary
+        self._parallel = parallel
+        self._stop_after = stop_after
+        self._changing: dict[str, float] = {}
+        self._worse: list[str] = []
+        self._proven = False
+
+    @property
+    def stopped(self) -> tuple[str, ...]:
+        """The hosts in a row that got worse, where they are so many that no other may begin."""
+        is_over = self._stop_after and len(self._worse) >= self._stop_after
+        return tuple(self._worse) if is_over else ()
+
+    def begin(self, host: str, now: float) -> bool:
+        """Whether a host may be changed from now on; one that is being changed may go on.
+
+        :param host: its name.
+        :param now: seconds on a clock that never goes back.
+        """
+        if host in self._changing:
+            return True
+        if self.stopped:
+            return False
+        counted = sum(now - since < LONGEST_TURN for since in self._changing.values())
+        if counted >= (max(self._parallel, self._canary) if self._proven else self._canary):
+            return False
+        self._changing[host] = now
+        return True
+
+    def end(self, host: str, result: Result) -> None:
+        """Note how a host is that was changed, if it was; the next one may begin.
+
+        :param host: its name.
+        :param result: how it is now.
+        """
+        if self._changing.pop(host, None) is None:
+            return
+        if result == "worse":
+            self._worse.append(host)
+        elif result == "well" and not self.stopped:
+            self._worse.clear()
+            self._proven = True

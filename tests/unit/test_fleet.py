@@ -1,0 +1,209 @@
+"""Whose turn it is to be changed, and for how long a run is at work on a host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyinfra.api.host import Host
+
+from stackmend import connection, reporting
+from stackmend.fleet import hosts as fleet
+from stackmend.fleet.clock import Clock
+from stackmend.fleet.spec import ReconcilePolicy
+from stackmend.fleet.turns import LONGEST_TURN, Result, Turns
+from tests.connected import local
+
+HOSTS = [f"ai{number}" for number in range(6)]
+RESULTS: tuple[Result, ...] = ("well", "worse", "other")
+
+
+def make(canary: int = 1, parallel: int = 3, stop_after: int = 2) -> Turns:
+    return Turns(canary=canary, parallel=parallel, stop_after=stop_after)
+
+
+def test_one_host_is_changed_first_and_more_once_it_is_proven() -> None:
+    turns = make()
+    assert turns.begin("ai0", 0.0)
+    assert not turns.begin("ai1", 1.0)
+    assert turns.begin("ai0", 1.0), "one that is being changed goes on"
+    turns.end("ai0", "well")
+    assert [turns.begin(host, 2.0) for host in HOSTS[1:5]] == [True, True, True, False]
+
+
+def test_a_host_that_stays_broken_proves_nothing_and_stops_nothing() -> None:
+    turns = make()
+    for host in HOSTS:
+        assert turns.begin(host, 0.0)
+        turns.end(host, "other")
+    assert not turns.stopped
+
+
+def test_hosts_in_a_row_that_got_worse_stop_the_rest() -> None:
+    turns = make()
+    for host, result in zip(HOSTS, ("worse", "well", "worse"), strict=False):
+        assert turns.begin(host, 0.0)
+        turns.end(host, result)
+    assert turns.begin("ai3", 0.0)
+    assert turns.begin("ai4", 0.0)
+    turns.end("ai3", "worse")
+    assert turns.stopped == ("ai2", "ai3")
+    assert turns.begin("ai4", 0.0), "what has begun comes to its end"
+    turns.end("ai4", "well")
+    assert turns.stopped, "and begins nothing again"
+    assert not turns.begin("ai5", 0.0)
+
+
+def test_never_is_never() -> None:
+    turns = make(stop_after=0)
+    for host in HOSTS:
+        assert turns.begin(host, 0.0)
+        turns.end(host, "worse")
+    assert turns.begin("ai9", 0.0)
+
+
+def test_a_host_that_hangs_keeps_no_other_waiting_for_ever() -> None:
+    turns = make()
+    assert turns.begin("ai0", 0.0)
+    assert not turns.begin("ai1", LONGEST_TURN - 1)
+    assert turns.begin("ai1", LONGEST_TURN)
+
+
+def test_a_host_that_was_not_changed_counts_for_nothing() -> None:
+    turns = make(stop_after=1)
+    turns.end("ai0", "worse")
+    assert not turns.stopped
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.lists(st.tuples(st.sampled_from(HOSTS), st.sampled_from(RESULTS)), max_size=30),
+)
+def test_no_more_than_allowed_are_changed_at_a_time(
+    canary: int, parallel: int, stop_after: int, moves: list[tuple[str, Result]]
+) -> None:
+    turns = make(canary, parallel, stop_after)
+    changing: set[str] = set()
+    for host, result in moves:
+        if host in changing:
+            turns.end(host, result)
+            changing.remove(host)
+        elif turns.begin(host, 0.0):
+            assert not turns.stopped
+            changing.add(host)
+        assert len(changing) <= max(canary, parallel)
+        assert not stop_after or len(turns.stopped) in (0, *range(stop_after, 31))
+
+
+def test_what_a_host_waits_for_others_is_none_of_its_time() -> None:
+    clock = Clock()
+    assert clock.measure(100.0) == 0
+    clock.start(100.0)
+    clock.start(105.0)
+    clock.drop(2.0)
+    clock.stop(110.0)
+    assert clock.measure(200.0) == 8
+    clock.start(300.0)
+    assert clock.measure(301.0) == 9
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setattr(fleet, "LOCK", str(tmp_path / "state/run.lock"))
+    monkeypatch.setattr(fleet, "RETRY", 0.1)
+    with local() as host:
+        yield host
+    fleet.release_all()
+
+
+def set_policy(host: Host, **fields: object) -> None:
+    policy = ReconcilePolicy.model_validate(fields)
+    host.data.stack = {"project": "ai", "reconcile": policy.model_dump()}
+
+
+def test_a_run_takes_one_lock_whatever_it_does(host: Host) -> None:
+    lease = fleet.hold(host)
+    assert fleet.hold(host) is lease
+    with local() as other, pytest.raises(connection.LeaseHeld):
+        fleet.hold(other)
+
+
+def test_a_run_waits_for_another_as_long_as_it_is_to(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with local() as other:
+        fleet.hold(other)
+        set_policy(host, wait=0.3)
+        monkeypatch.setattr(fleet, "time", Ticking())
+        with pytest.raises(connection.LeaseHeld) as caught:
+            fleet.hold(host)
+        assert f"pid {os.getpid()} since" in caught.value.holder
+        waited = fleet.time.waited  # type: ignore[attr-defined]
+        assert 0.3 <= waited <= 0.5
+        fleet._find(other.state).release(other)
+        assert fleet.hold(host)
+
+
+class Ticking:
+    """A clock that goes on by what is slept alone."""
+
+    def __init__(self) -> None:
+        self.waited = 0.0
+
+    def monotonic(self) -> float:
+        return self.waited
+
+    def sleep(self, seconds: float) -> None:
+        self.waited += max(seconds, 0.01)
+
+
+def test_no_step_begins_once_the_time_of_a_host_is_over(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Ticking()
+    monkeypatch.setattr(fleet, "time", clock)
+    set_policy(host, limit="1h")
+    fleet.watch(host)
+    clock.sleep(3599)
+    fleet.check_time(host, "start web")
+    clock.sleep(1)
+    with pytest.raises(fleet.TimeOver, match=r"at work here for 1 h.*reconcile\.limit"):
+        fleet.check_time(host, "start web")
+    with fleet.allow_return(host):
+        fleet.check_time(host, "put back what was there")
+    with pytest.raises(fleet.TimeOver):
+        fleet.watch(host)
+
+
+def test_a_host_got_worse_that_was_well_or_was_made_worse_before(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = False
+    monkeypatch.setattr(reporting, "has_got_worse", lambda _: before)
+    seat = fleet._find(host.state).get_seat(host)
+    marked: list[Host] = []
+    monkeypatch.setattr(reporting, "mark_worse", marked.append)
+
+    def classify() -> Result:
+        return fleet._classify(host, seat, "op", failed=True)
+
+    seat.before["op"] = True
+    assert classify() == "other", "nothing was changed"
+    seat.changed.add("op")
+    assert classify() == "worse"
+    seat.before["op"] = False
+    assert classify() == "other", "it was broken before"
+    before = True
+    assert classify() == "worse"
+    assert marked == [host, host]
+    assert fleet._classify(host, seat, "op", failed=False) == "other", "nothing was to be done"
+    fleet.note_step(host, prepares=True)
+    assert fleet._classify(host, seat, "op", failed=False) == "well"
+    assert seat.changed == {"op"}
