@@ -1,6 +1,6 @@
 """What every room's decision is made of: findings, actions, refusals. Pure."""
 
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from stackmend.frozen import Frozen
 
@@ -45,6 +45,17 @@ class Locked(Refusal):
     """
 
 
+class Paused(Refusal):
+    """A refusal because somebody has paused the host, or what it is about, and nothing else.
+
+    Where a host has no other, nothing has failed there: its outcome says so.
+    """
+
+
+class Deferred(Refusal):
+    """A refusal because runs failed here lately: the host is broken, and is mended later."""
+
+
 class Action(Frozen):
     """One step, with its reason and the way back. Each room adds what its steps need.
 
@@ -53,7 +64,11 @@ class Action(Frozen):
     :param cause: why.
     :param destructive: whether something of somebody's may be lost by it.
     :param undo: how to take it back, in words or as a command.
+    :cvar lasts: whether it mends something that is then to last, so that a schedule stops mending
+        what does not.
     """
+
+    lasts: ClassVar[bool] = True
 
     verb: str
     subject: str

@@ -51,6 +51,7 @@ __all__ = [
     "install",
     "listen",
     "mark_observed",
+    "mark_paused",
     "read",
     "record",
     "secret",
@@ -121,6 +122,15 @@ def mark_observed(state: State) -> None:
     """
     run = _run(state)
     run.dry = run.observed = True
+
+
+def mark_paused(host: Host, reason: str) -> None:
+    """Have the record of this run say that somebody has paused a host as a whole.
+
+    :param host: the pyinfra host
+    :param reason: who, since when, and why
+    """
+    _run(host.state).paused[host.name] = reason
 
 
 def add_diagnosis(host: Host, diagnosis: Diagnosis) -> None:

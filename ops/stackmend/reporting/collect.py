@@ -131,6 +131,8 @@ class Run:
         #: Whether its operations only observe, however it was called.
         self.observed = False
         self.diagnoses: dict[str, Diagnosis] = {}
+        #: Of each host that somebody has paused, who and why.
+        self.paused: dict[str, str] = {}
         self.started = datetime.now(UTC)
         self.id = token_hex(3)
         self.collectors: dict[str, dict[str, Collector]] = {}
