@@ -24,18 +24,18 @@ from stackmend.paths import STATE_ROOT
 from stackmend.problems import join_problems
 from stackmend.redaction import format_safe_line
 from stackmend.reporting import announce
-from stackmend.restraint import commands
+from stackmend.restraint import files
 from stackmend.restraint.facts import Restraints
-from stackmend.restraint.plan import (
+from stackmend.restraint.rules import (
     Desired,
     describe_pause,
+    hold_back,
     is_left_alone,
     note_broken,
     note_failure,
     note_mends,
     note_success,
     refuse_unreadable,
-    restrain,
 )
 from stackmend.restraint.spec import ReconcilePolicy
 from stackmend.restraint.state import Limits, Memory, Pauses
@@ -129,13 +129,13 @@ class Reconciler(ABC, Generic[S, A]):
         :param fresh: whether those that were read before and are still valid are read again.
         """
         # Over the same channel, whatever is executed on the host before it is asked for.
-        wanted = [*facts, (Restraints, {})]
+        asked = [*facts, (Restraints, {})]
         if fresh:
-            values = connection.fetch_facts(self.host, wanted)
+            values = connection.fetch_facts(self.host, asked)
         else:
-            for fact, arguments in wanted:
+            for fact, arguments in asked:
                 connection.prefetch(self.host, fact, **arguments)
-            values = [connection.read(self.host, fact, **arguments) for fact, arguments in wanted]
+            values = [connection.read(self.host, fact, **arguments) for fact, arguments in asked]
         *found, self.memory = values
         return found
 
@@ -410,7 +410,7 @@ def report_observation(room: Reconciler[Any, Any]) -> bool:
             room.report_error(error)
         return False
     plan = room.preview(observation) if preparing else observation.plan
-    plan = _restrain(room, plan)
+    plan = _hold_back(room, plan)
     # Where executing follows, it reports what it finds under the lock.
     if preparing or observation.plan.empty:
         room.report_plan(plan)
@@ -450,7 +450,7 @@ def reconcile(state: State, host: Host, room: Reconciler[Any, Any]) -> bool:
 
 def _reconcile(room: Reconciler[Any, Any]) -> bool:
     observed = room.wait_until_ready()
-    plan = _restrain(room, observed.plan)
+    plan = _hold_back(room, observed.plan)
     left_alone = is_left_alone(plan)
     if plan.refusals and not left_alone and (busy := find_other_run(room.host, room.lock)):
         room.report_plan(Plan(refusals=(busy,)))
@@ -476,7 +476,7 @@ def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> boo
     # What other rooms read of the host before is of then as well.
     connection.invalidate(room.host)
     observed = room.observe(fresh=True)
-    plan = _restrain(room, observed.plan)
+    plan = _hold_back(room, observed.plan)
     room.report_plan(plan)
     _note_broken(room, observed.plan)
     if observed.state is None or (plan.refusals and room.all_or_nothing):
@@ -511,7 +511,7 @@ def _read_memory(room: Reconciler[Any, Any]) -> Memory:
     return Memory(now=0, pauses_problem=memory.reason, limits_problem=memory.reason)
 
 
-def _restrain(room: Reconciler[Any, Any], plan: Plan[Any]) -> Plan[Any]:
+def _hold_back(room: Reconciler[Any, Any], plan: Plan[Any]) -> Plan[Any]:
     """A plan as far as nothing keeps it from being executed; decided here and nowhere else."""
     if not room.is_restrained:
         return plan
@@ -520,16 +520,14 @@ def _restrain(room: Reconciler[Any, Any], plan: Plan[Any]) -> Plan[Any]:
         if not pause.only:
             reporting.mark_paused(room.host, describe_pause(pause))
     policy = _find_policy(room.host)
-    return restrain(plan, policy, memory, _identify(room), room.leave_out)
+    return hold_back(plan, policy, memory, _identify(room), room.leave_out)
 
 
 def _identify(room: Reconciler[Any, Any]) -> Desired:
     return Desired(operation=room.report.name, fingerprint=room.identify_desired())
 
 
-def _list_notes(
-    room: Reconciler[Any, Any], plan: Plan[Any], *, first: bool
-) -> Iterator[Finding]:
+def _list_notes(room: Reconciler[Any, Any], plan: Plan[Any], *, first: bool) -> Iterator[Finding]:
     """What would keep a plan from being executed that is only observed.
 
     :param first: whether nothing else of the host was read before.
@@ -542,7 +540,7 @@ def _list_notes(
         )
     name = _identify(room).room
     for pause in memory.list_pauses():
-        covered = any(pause.covers(name, action.subject) for action in plan.actions)
+        covered = any(pause.is_of(name, action.subject) for action in plan.actions)
         if first if not pause.only else covered:
             text = describe_pause(pause)
             yield Finding(subject=pause.only or "host", kind="paused", cause=text, blocks=False)
@@ -586,22 +584,22 @@ def _remember(room: Reconciler[Any, Any], *, succeeded: bool) -> None:
 def _write_limits(room: Reconciler[Any, Any], memory: Memory, limits: Limits) -> None:
     if limits != memory.limits:
         room.memory = memory.model_copy(update={"limits": limits, "limits_problem": ""})
-        _write(room, commands.LIMITS, limits if limits != Limits() else None)
+        _write(room, files.LIMITS, limits if limits != Limits() else None)
 
 
 def _drop_pauses(room: Reconciler[Any, Any]) -> None:
     """Drop the pauses that have run out, unless somebody changes them at this moment."""
-    with suppress(connection.RemoteError), connection.hold_lock(room.host, commands.LOCK):
+    with suppress(connection.RemoteError), connection.hold_lock(room.host, files.LOCK):
         (memory,) = connection.fetch_facts(room.host, [(Restraints, {})])
         if isinstance(memory, Memory) and not memory.pauses_problem:
             left = memory.list_pauses()
-            _write(room, commands.PAUSES, Pauses(pauses=left) if left else None)
+            _write(room, files.PAUSES, Pauses(pauses=left) if left else None)
 
 
 def _write(room: Reconciler[Any, Any], path: str, content: Pauses | Limits | None) -> None:
     """Write what is remembered; that it cannot be is said, and fails nothing."""
-    command = commands.write(path, present=content is not None)
-    stdin = commands.dump(content) if content is not None else None
+    command = files.write(path, present=content is not None)
+    stdin = files.dump(content) if content is not None else None
     try:
         result = connection.run(room.host, command, stdin=stdin, closing=True)
         reason = "" if result.ok else result.reason

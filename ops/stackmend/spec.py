@@ -27,6 +27,7 @@ from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import Problem, list_problems, show
 from stackmend.raw import NAME_MAX, LocalPath, RawProblem, copy_plain
 from stackmend.resolver.spec import ResolverPolicy
+from stackmend.restraint.spec import ReconcilePolicy
 from stackmend.worker.spec import WorkerPolicy
 
 
@@ -85,6 +86,7 @@ class Machine(BaseModel):
     :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
     :param engine: the container engine that the host is to have.
     :param resolver: the DNS servers that the host is to ask, and its caches.
+    :param reconcile: how often a schedule's runs mend the same, and wait after a failure.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -97,6 +99,7 @@ class Machine(BaseModel):
     access: AccessPolicy | None = None
     engine: EnginePolicy | None = None
     resolver: ResolverPolicy | None = None
+    reconcile: ReconcilePolicy = ReconcilePolicy()
     report: Report = Report()
 
 
@@ -114,6 +117,7 @@ class Stack(Machine, ComposeSpec):
     :param worker: what the worker and its model server are held to.
     :param incidents: Python files of this machine with incidents of your own, which
         ``deploy/doctor.py`` looks for as well; see ``docs/doctor.md``.
+    :param reconcile: how often a schedule's runs mend the same, and wait after a failure.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -185,7 +189,7 @@ def _validate(raw: Any) -> Stack | Machine:
 
 
 def _choose_model(raw: Any) -> type[Stack | Machine]:
-    is_machine = isinstance(raw, dict) and raw and set(raw) <= {*_SECTIONS, "report"}
+    is_machine = isinstance(raw, dict) and raw and set(raw) <= {*_SECTIONS, "reconcile", "report"}
     return Machine if is_machine else Stack
 
 

@@ -7,6 +7,7 @@ record is the one of this run, even where it could not be written.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -20,7 +21,7 @@ from stackmend import get_deploy_directory
 from stackmend.cli import exit_codes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stackmend.cli.output import Output
 
@@ -37,6 +38,7 @@ def run_deploy(
     detailed: bool = False,
     limit: Sequence[str] = (),
     verbosity: int = 0,
+    data: Mapping[str, str] | None = None,
 ) -> int:
     """Run a deploy on the hosts of an inventory, and say by an exit code how that ended.
 
@@ -48,6 +50,7 @@ def run_deploy(
     :param limit: names and groups of the hosts that it is run on; all without any.
     :param verbosity: 0 for what ``output`` shows alone, 1 for all that pyinfra prints, 2 and more
         for its ``-v``, ``-vv`` and ``-vvv``.
+    :param data: what each host's data has for this run alone.
     :raises click.ClickException: there is no such inventory.
 
     A signal ends the process by itself, with 128 and its number.
@@ -59,6 +62,8 @@ def run_deploy(
         # Without it a dry run asks a person whether to go on without a host.
         "--json",
         *(f"--limit={pattern}" for pattern in limit),
+        # As JSON: what it takes for a number or a truth is text here.
+        *(f"--data={key}={json.dumps(value)}" for key, value in (data or {}).items()),
         *["-v"] * (verbosity - 1),
     ]
     error = _run_pyinfra(arguments, output, quiet=not verbosity)

@@ -49,6 +49,7 @@ __all__ = [
     "get_listener",
     "get_run_id",
     "install",
+    "keep_quiet",
     "listen",
     "mark_observed",
     "mark_paused",
@@ -131,6 +132,14 @@ def mark_paused(host: Host, reason: str) -> None:
     :param reason: who, since when, and why
     """
     _run(host.state).paused[host.name] = reason
+
+
+def keep_quiet(host: Host) -> None:
+    """Have this run leave no metrics and send no notices: it says nothing of how its hosts are.
+
+    :param host: a pyinfra host of the run
+    """
+    _run(host.state).quiet = True
 
 
 def add_diagnosis(host: Host, diagnosis: Diagnosis) -> None:

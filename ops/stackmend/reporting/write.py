@@ -55,8 +55,9 @@ def conclude(run: Run) -> Path | None:
             listener.on_no_record()
         return None
     _show(record, path)
-    _write_metrics(run, record)
-    _notify(run, record, path)
+    if not run.quiet:
+        _write_metrics(run, record)
+        _notify(run, record, path)
     return path
 
 

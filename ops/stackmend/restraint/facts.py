@@ -14,7 +14,7 @@ from stackmend.redaction import format_safe_line
 from stackmend.restraint.state import Limits, Memory, Pauses
 
 #: Bytes that one of the files can have.
-MAXIMUM = 256 * 1024
+MAXIMUM = 1024 * 1024
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -80,8 +80,8 @@ class PauseSpec(BaseModel):
     :param only: a room or ``service:NAME``; empty for the whole host.
     :param who: who asks for it.
     :param why: the reason, in a line.
-    :param until: when it runs out, in seconds since 1970; ``None`` for never.
-    :param lasts: seconds after which it runs out, where no time is named.
+    :param until: when it runs out, in seconds since 1970; ``None`` where no time is named.
+    :param lasts: seconds after which it runs out; ``None`` where a time is named, or for never.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,7 +90,7 @@ class PauseSpec(BaseModel):
     who: Text
     why: Text = ""
     until: float | None = Field(default=None, ge=0, le=32503680000, allow_inf_nan=False)
-    lasts: Seconds | None = Field(default=None, gt=0, le=3660 * 86400)
+    lasts: float | None = Field(default=None, gt=0, le=3660 * 86400, allow_inf_nan=False)
 
 
 class ResumeSpec(BaseModel):

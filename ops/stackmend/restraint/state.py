@@ -39,7 +39,7 @@ class Pause(Frozen):
         """
         return self.until is not None and self.until <= now
 
-    def covers(self, room: str, subject: str) -> bool:
+    def is_of(self, room: str, subject: str) -> bool:
         """Whether it is of what a room would do to a subject.
 
         :param room: the first word of the operation, such as ``compose``.

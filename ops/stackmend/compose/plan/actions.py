@@ -1,6 +1,6 @@
 """What this room's decision is made of: kinds of findings, and one class for each verb."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stackmend import decision
 from stackmend.frozen import Frozen
@@ -253,6 +253,8 @@ class Remove(decision.Action):
 
 class Record(decision.Action):
     """Prove that the stack is healthy, and record what was proven."""
+
+    lasts: ClassVar[bool] = False
 
     verb: Literal["record"] = "record"
 

@@ -1,6 +1,6 @@
 """What of a plan is left alone, and what a host remembers afterwards. Pure.
 
-Every room's plan passes through :func:`restrain`, while it is previewed and while it is executed.
+Every room's plan passes through :func:`hold_back`, while it is previewed and while it is executed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from stackmend.decision import Action, Deferred, Finding, Paused, Plan, Refusal
 from stackmend.frozen import Frozen
-from stackmend.restraint.spec import SERVICE, ReconcilePolicy
+from stackmend.restraint.spec import LONGEST, SERVICE, ReconcilePolicy
 from stackmend.restraint.state import (
     MOST_MENDS,
     MOST_SERIES,
@@ -47,7 +47,7 @@ class Desired(Frozen):
         return self.operation.partition(".")[0]
 
 
-def restrain(
+def hold_back(
     plan: Plan[A],
     policy: ReconcilePolicy | None,
     memory: Memory,
@@ -72,9 +72,14 @@ def restrain(
     for pause in pauses:
         if pause.only in ("", desired.room) and not plan.empty:
             refused = map(_find_refused, plan.refusals)
-            findings = (*plan.findings, *refused)
             held = _refuse_paused(pause, plan.actions)
-            return Plan(findings=findings, refusals=(held,))
+            return plan.model_copy(
+                update={
+                    "findings": (*plan.findings, *refused),
+                    "actions": (),
+                    "refusals": (held,),
+                }
+            )
     plan = _hold_services(plan, pauses, desired, leave_out)
     if policy is None:
         return plan
@@ -84,7 +89,7 @@ def restrain(
         )
     failing = memory.limits.failing
     if failing is not None and memory.now < failing.until and plan.actions:
-        return _hold_all(plan, (_defer(failing, memory.now),))
+        return _hold_all(plan, (_refuse_deferred(failing, memory.now),))
     return _hold_tripped(plan, policy, memory, desired, leave_out)
 
 
@@ -186,14 +191,14 @@ def _hold_services(
     held: list[A] = []
     refusals = []
     for pause in pauses:
-        covered = [each for each in plan.actions if pause.covers(desired.room, each.subject)]
+        covered = [each for each in plan.actions if pause.is_of(desired.room, each.subject)]
         if covered and pause.only.startswith(SERVICE):
             held += covered
             refusals.append(_refuse_paused(pause, covered))
     return _hold(plan, held, refusals, leave_out) if held else plan
 
 
-def _defer(failing: Failing, now: float) -> Deferred:
+def _refuse_deferred(failing: Failing, now: float) -> Deferred:
     runs = f"{failing.runs} runs" if failing.runs > 1 else "the last run"
     minutes = max(1, -(-int(failing.until - now) // 60))
     reason = f": {make_printable(failing.reason)}" if failing.reason else ""
@@ -225,7 +230,7 @@ def _hold_tripped(
 
 
 def _get_key(action: Action, desired: Desired) -> tuple[str, str, str, str]:
-    return desired.operation, action.subject[:1000], action.verb, desired.fingerprint
+    return desired.operation, action.subject[:LONGEST], action.verb, desired.fingerprint
 
 
 def _is_tripped(series: Series, policy: ReconcilePolicy, now: float) -> bool:
