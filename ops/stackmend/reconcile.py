@@ -37,7 +37,7 @@ from stackmend.restraint.rules import (
     note_success,
     refuse_unreadable,
 )
-from stackmend.restraint.spec import ReconcilePolicy
+from stackmend.restraint.spec import RestraintPolicy
 from stackmend.restraint.state import Limits, Memory, Pauses
 from stackmend.text import format_limit
 
@@ -142,6 +142,13 @@ class Reconciler(ABC, Generic[S, A]):
     def wait_until_ready(self) -> Observation[S, A]:
         """Observe before anything is executed, once the host can be judged at all."""
         return self.observe()
+
+    def hold(self) -> AbstractContextManager[connection.Lease]:
+        """Hold the lock that keeps other runs from acting meanwhile.
+
+        :raises LeaseHeld: another run has it.
+        """
+        return connection.hold_lock(self.host, self.lock)
 
     def wait_until_idle(self) -> None:
         """Wait, once the lock is held, for commands that outlived the run that began them.
@@ -284,10 +291,10 @@ def operate(
 
 
 #: By run: what it may do again and again on a host, where nobody attends it.
-_unattended: WeakKeyDictionary[State, dict[str, ReconcilePolicy]] = WeakKeyDictionary()
+_unattended: WeakKeyDictionary[State, dict[str, RestraintPolicy]] = WeakKeyDictionary()
 
 
-def run_unattended(host: Host, policy: ReconcilePolicy | None = None) -> None:
+def run_unattended(host: Host, policy: RestraintPolicy | None = None) -> None:
     """Have this run keep to the limits of what nobody attends. To be called first in a deploy.
 
     What was mended again and again without lasting is left alone, and a host where runs failed is
@@ -296,10 +303,10 @@ def run_unattended(host: Host, policy: ReconcilePolicy | None = None) -> None:
     :param host: the host.
     :param policy: the limits.
     """
-    _unattended.setdefault(host.state, {})[host.name] = policy or ReconcilePolicy()
+    _unattended.setdefault(host.state, {})[host.name] = policy or RestraintPolicy()
 
 
-def _find_policy(host: Host) -> ReconcilePolicy | None:
+def _find_policy(host: Host) -> RestraintPolicy | None:
     return _unattended.get(host.state, {}).get(host.name)
 
 
@@ -460,7 +467,7 @@ def _reconcile(room: Reconciler[Any, Any]) -> bool:
         _note_broken(room, observed.plan)
         return plan.empty or left_alone
     with ExitStack() as stack:
-        lease = stack.enter_context(connection.hold_lock(room.host, room.lock))
+        lease = stack.enter_context(room.hold())
         room.wait_until_idle()
         stack.enter_context(room.take_turn(plan))
         return reconcile_locked(room, lease)
@@ -485,7 +492,9 @@ def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> boo
         return True
     _note_mends(room, plan)
     room.attempted = bool(plan.actions)
-    if not room.execute(plan, observed.state, lease):
+    # What is held is refused to nobody who executes the rest.
+    executed = plan.model_copy(update={"refusals": observed.plan.refusals})
+    if not room.execute(executed, observed.state, lease):
         return False
     if plan.refusals:
         return is_left_alone(plan)

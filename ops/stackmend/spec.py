@@ -27,7 +27,7 @@ from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import Problem, list_problems, show
 from stackmend.raw import NAME_MAX, LocalPath, RawProblem, copy_plain
 from stackmend.resolver.spec import ResolverPolicy
-from stackmend.restraint.spec import ReconcilePolicy
+from stackmend.restraint.spec import RestraintPolicy
 from stackmend.worker.spec import WorkerPolicy
 
 
@@ -99,7 +99,7 @@ class Machine(BaseModel):
     access: AccessPolicy | None = None
     engine: EnginePolicy | None = None
     resolver: ResolverPolicy | None = None
-    reconcile: ReconcilePolicy = ReconcilePolicy()
+    reconcile: RestraintPolicy = RestraintPolicy()
     report: Report = Report()
 
 

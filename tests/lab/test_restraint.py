@@ -54,8 +54,7 @@ class Kept(Shop):
 
     @property
     def outcome(self) -> str:
-        (host,) = self.report()["hosts"].values()
-        return str(host["outcome"])
+        return str(self.report()["outcome"])
 
     def list_running(self) -> set[str]:
         names = self.host.docker("ps", "--format", "{{.Names}}").split()
@@ -231,7 +230,7 @@ def test_a_host_where_runs_fail_is_left_alone_for_a_while(shop: Kept) -> None:
         assert (done.rc, shop.outcome) == (1, "failed"), done.out
         assert "the last run failed here" in done.out
         assert "stackmend mends it again from" in done.out
-        assert shop.report()["hosts"][shop.host.name]["operations"][-1]["done"] == []
+        assert shop.report()["operations"][-1]["done"] == []
         known = json.loads(shop.host.sh(f"cat {LIMITS}"))
         assert known["failing"]["runs"] == 1, "it was not tried"
         # Its time is over: it is tried, fails again, and waits twice as long.
@@ -260,6 +259,42 @@ def test_limits_that_cannot_be_read_are_said_and_counted_anew(shop: Kept) -> Non
 def test_a_run_with_nothing_to_do_costs_no_further_channel(shop: Kept) -> None:
     done = shop.reconcile()
     assert (done.rc, shop.outcome) == (0, "converged"), done.out
-    (host,) = shop.report()["hosts"].values()
-    channels = [each["measured"]["channels"]["value"] for each in host["operations"]]
+    operations = shop.report()["operations"]
+    channels = [each["measured"]["channels"]["value"] for each in operations]
     assert channels == [1]
+
+
+def test_each_field_that_drifts_has_its_mode(shop: Kept) -> None:
+    """Limits of the engine's that a person changes while it runs, by hand."""
+    paths = ("services.redis.mem_limit", "services.*.memswap_limit")
+
+    def list_drift() -> list[tuple[str, bool]]:
+        found = [each for op in shop.report()["operations"] for each in op["findings"]]
+        return [(each["cause"], each["blocks"]) for each in found if each["kind"] == "drift"]
+
+    shop.host.docker("update", "--memory", "64m", "--memory-swap", "64m", "shop-redis-1")
+    shop.settings["drift"] = dict.fromkeys(paths, "warn")
+    warned = shop.reconcile()
+    assert (warned.rc, shop.outcome) == (0, "converged"), warned.out
+    assert ("mem_limit: (none) → 67108864; left as it is", False) in list_drift()
+    assert len(list_drift()) == 2
+    shop.settings["drift"] = dict.fromkeys(paths, "ignore") | {"services.redis": "warn"}
+    ignored = shop.run("-y")
+    assert (ignored.rc, shop.outcome) == (0, "converged"), ignored.out
+    assert list_drift() == []
+    assert shop.container("redis")["HostConfig"]["Memory"] == 64 * 1024**2
+    shop.settings["drift"] = {"services.redis.environment": "ignore"}
+    mended = shop.reconcile()
+    assert (mended.rc, shop.outcome) == (0, "changed"), mended.out
+    assert shop.container("redis")["HostConfig"]["Memory"] == 0
+
+
+def test_a_path_of_drift_that_no_project_has_is_an_error_before_contact(shop: Kept) -> None:
+    shop.settings["drift"] = {"services.rediss.image": "warn"}
+    wrong = shop.command("site")
+    assert wrong.rc == 2, wrong.out
+    assert "there is no service 'rediss'; there are redis, side" in wrong.out
+    shop.settings["drift"] = {"services.redis.imag": "warn"}
+    wrong = shop.command("site")
+    assert wrong.rc == 2, wrong.out
+    assert "did you mean image?" in wrong.out

@@ -21,13 +21,13 @@ from stackmend.restraint.rules import (
     note_mends,
     note_success,
 )
-from stackmend.restraint.spec import PauseSpec, ReconcilePolicy, ResumeSpec
+from stackmend.restraint.spec import PauseSpec, RestraintPolicy, ResumeSpec
 from stackmend.restraint.state import MOST_PAUSES, Failing, Limits, Memory, Pause, Series
 from stackmend.restraint.times import parse_until
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
-POLICY = ReconcilePolicy(mends=2, within=HOUR, wait=300, longest_wait=HOUR)
+POLICY = RestraintPolicy(mends=2, within=HOUR, wait=300, longest_wait=HOUR)
 STACK = Desired(operation="compose.stack", fingerprint="a1")
 START = Action(verb="start", subject="redis", cause="it exited with code 1")
 SIDE = Action(verb="start", subject="side", cause="it exited with code 1")
@@ -60,7 +60,7 @@ def leave_others(actions: object, held: object) -> tuple[Action, ...]:
 @pytest.mark.parametrize("only", ["", "compose"])
 @pytest.mark.parametrize("policy", [None, POLICY])
 def test_on_a_paused_host_nothing_is_done_and_all_that_was_found_is_said(
-    only: str, policy: ReconcilePolicy | None
+    only: str, policy: RestraintPolicy | None
 ) -> None:
     refused = BROKEN.model_copy(update={"refusals": (REFUSAL,)})
     plan = hold_back(refused, policy, remember(pause(only)), STACK)
@@ -219,7 +219,7 @@ def test_a_limit_that_cannot_be_read_is_said_and_holds_nothing() -> None:
 )
 def test_wrong_limits_are_refused(raw: dict[str, object], field: str) -> None:
     with pytest.raises(ValidationError, match=field):
-        ReconcilePolicy.model_validate(raw)
+        RestraintPolicy.model_validate(raw)
 
 
 # Pausing and resuming

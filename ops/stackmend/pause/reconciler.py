@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from stackmend import reporting
+from stackmend.connection import hold_lock
 from stackmend.pause.plan import DropPauses, SetPause, make_pause, plan_pause, plan_resume
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.restraint import files
@@ -53,6 +55,10 @@ class PauseReconciler(Reconciler[Memory, SetPause | DropPauses]):
                 if not pause.only:
                     reporting.mark_paused(self.host, describe_pause(pause))
         return Observation(plan, memory)
+
+    def hold(self) -> AbstractContextManager[Lease]:
+        """Hold the lock of the pauses alone: a run that is at work keeps nobody from pausing."""
+        return hold_lock(self.host, files.LOCK)
 
     def execute(self, plan: Plan, state: Memory, lease: Lease) -> bool:
         """Write what is paused then."""

@@ -23,7 +23,7 @@ remembered() {
     return 1
   fi
   # One byte more than it can have.
-  head -c "$((most + 1))" -- "$file" | tr -d '\000'
+  head -c "$((most + 1))" -- "$file" | tr '\000' '?'
 }
 
 section clock date +%s

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from stackmend.decision import Action, Deferred, Finding, Paused, Plan, Refusal
 from stackmend.frozen import Frozen
-from stackmend.restraint.spec import LONGEST, SERVICE, ReconcilePolicy
+from stackmend.restraint.spec import LONGEST, SERVICE, RestraintPolicy
 from stackmend.restraint.state import (
     MOST_MENDS,
     MOST_SERIES,
@@ -49,7 +49,7 @@ class Desired(Frozen):
 
 def hold_back(
     plan: Plan[A],
-    policy: ReconcilePolicy | None,
+    policy: RestraintPolicy | None,
     memory: Memory,
     desired: Desired,
     leave_out: LeaveOut | None = None,
@@ -213,7 +213,7 @@ def _refuse_deferred(failing: Failing, now: float) -> Deferred:
 
 def _hold_tripped(
     plan: Plan[A],
-    policy: ReconcilePolicy,
+    policy: RestraintPolicy,
     memory: Memory,
     desired: Desired,
     leave_out: LeaveOut | None,
@@ -233,7 +233,7 @@ def _get_key(action: Action, desired: Desired) -> tuple[str, str, str, str]:
     return desired.operation, action.subject[:LONGEST], action.verb, desired.fingerprint
 
 
-def _is_tripped(series: Series, policy: ReconcilePolicy, now: float) -> bool:
+def _is_tripped(series: Series, policy: RestraintPolicy, now: float) -> bool:
     if not series.mends or abs(now - series.met) >= policy.within:
         return False
     if series.tripped is not None:
@@ -241,7 +241,7 @@ def _is_tripped(series: Series, policy: ReconcilePolicy, now: float) -> bool:
     return sum(abs(now - at) < policy.within for at in series.mends) >= policy.mends
 
 
-def _refuse_tripped(action: Action, series: Series, policy: ReconcilePolicy) -> Refusal:
+def _refuse_tripped(action: Action, series: Series, policy: RestraintPolicy) -> Refusal:
     times = series.mends[-policy.mends :]
     minutes = max(1, round((times[-1] - times[0]) / 60))
     return Refusal(
@@ -258,7 +258,7 @@ def _refuse_tripped(action: Action, series: Series, policy: ReconcilePolicy) -> 
 
 
 def note_mends(
-    limits: Limits, actions: Iterable[Action], policy: ReconcilePolicy, now: float, desired: Desired
+    limits: Limits, actions: Iterable[Action], policy: RestraintPolicy, now: float, desired: Desired
 ) -> Limits:
     """The limits once a run that nobody attends begins to mend.
 
@@ -277,7 +277,7 @@ def note_mends(
 
 
 def note_broken(
-    limits: Limits, actions: Iterable[Action], policy: ReconcilePolicy, now: float, desired: Desired
+    limits: Limits, actions: Iterable[Action], policy: RestraintPolicy, now: float, desired: Desired
 ) -> Limits:
     """The limits once a run has found broken what it leaves alone for them.
 
@@ -298,7 +298,7 @@ def note_broken(
 
 
 def note_failure(
-    limits: Limits, reason: str, policy: ReconcilePolicy, now: float, desired: Desired
+    limits: Limits, reason: str, policy: RestraintPolicy, now: float, desired: Desired
 ) -> Limits:
     """The limits once a run that nobody attends has failed.
 
@@ -339,7 +339,7 @@ def note_success(limits: Limits, desired: Desired, *, attended: bool) -> Limits:
     return limits.model_copy(update={"series": series, "failing": failing})
 
 
-def _list_recent(limits: Limits, policy: ReconcilePolicy, now: float) -> Iterator[Series]:
+def _list_recent(limits: Limits, policy: RestraintPolicy, now: float) -> Iterator[Series]:
     """Those that are not forgotten; of a clock that was put back, what is of the future is."""
     for series in limits.series:
         if abs(now - series.met) < policy.within:

@@ -20,7 +20,7 @@ _SERVICE = re.compile(r"service:[a-zA-Z0-9._-]{1,200}")
 LONGEST = 300
 
 
-class ReconcilePolicy(BaseModel):
+class RestraintPolicy(BaseModel):
     """How often ``deploy/reconcile.py`` mends the same, and how long it waits after a failure.
 
     :param mends: how often the same is mended within ``within``; broken once more, it is left alone
@@ -43,7 +43,7 @@ class ReconcilePolicy(BaseModel):
     longest_wait: Seconds = Field(default=3600, ge=0, le=7 * 86400)
 
     @model_validator(mode="after")
-    def _check_waits(self) -> "ReconcilePolicy":
+    def _check_waits(self) -> "RestraintPolicy":
         if self.longest_wait < self.wait:
             raise ValueError(
                 f"longest_wait is {self.longest_wait:g} s, and less than wait ({self.wait:g} s)"
