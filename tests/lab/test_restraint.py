@@ -52,6 +52,13 @@ class Kept(Shop):
         assert "Traceback" not in done.out, done.out
         return done
 
+    def pause(self, name: str, **data: str) -> Run:
+        """The deploy of a command, by pyinfra alone."""
+        words = (f"--data=pause_{key}={value}" for key, value in data.items())
+        return controller.run(
+            self.inventory(), f"deploy/{name}.py", "-y", *words, env=self._environment()
+        )
+
     @property
     def outcome(self) -> str:
         return str(self.report()["outcome"])
@@ -104,7 +111,7 @@ def test_what_is_paused_stays_broken_and_is_mended_once_it_is_resumed(shop: Kept
     assert shop.host.sh(f"stat -c '%a %U' {PAUSES}").split() == ["600", "root"]
     assert [entry["action"] for entry in shop.journal()][-1] == "pause"
     # Whoever runs it, and however: the pause lies on the host.
-    for done in (shop.command("site"), shop.command("reconcile"), shop.reconcile()):
+    for done in (shop.command("reconcile"), shop.run("-y")):
         assert done.rc == 0, done.out
         assert shop.outcome == "paused", done.out
         assert shop.list_running() == {"side"}
@@ -122,7 +129,7 @@ def test_what_is_paused_stays_broken_and_is_mended_once_it_is_resumed(shop: Kept
     assert resumed.rc == 0, resumed.out
     assert not shop.is_there(PAUSES)
     assert shop.list_running() == {"side"}, "the next run mends it"
-    again = shop.command("resume")
+    again = shop.pause("resume")
     assert (again.rc, shop.outcome) == (0, "converged"), again.out
     done = shop.reconcile()
     assert (done.rc, shop.outcome) == (0, "changed"), done.out
@@ -130,11 +137,12 @@ def test_what_is_paused_stays_broken_and_is_mended_once_it_is_resumed(shop: Kept
 
 
 def test_a_pause_of_a_service_keeps_no_other_from_being_mended(shop: Kept) -> None:
-    scope = ("--only", "service:redis", "--why", "it loses keys")
-    assert shop.command("pause", *scope).rc == 0
+    redis = {"only": "service:redis", "why": "it loses keys"}
+    assert shop.pause("pause", **redis).rc == 0
     before = shop.host.sh(f"cat {PAUSES}")
-    again = shop.command("pause", *scope)
+    again = shop.pause("pause", **redis)
     assert again.rc == 0, again.out
+    assert "No changes" in again.out
     assert shop.host.sh(f"cat {PAUSES}") == before, "it is paused already"
     shop.stop("redis", "side")
     done = shop.reconcile()
@@ -146,10 +154,10 @@ def test_a_pause_of_a_service_keeps_no_other_from_being_mended(shop: Kept) -> No
     assert shop.list_running() == {"side"}
     # Of a room as well.
     shop.stop("side")
-    assert shop.command("pause", "--only", "compose").rc == 0
+    assert shop.pause("pause", only="compose").rc == 0
     assert shop.reconcile().rc == 0
     assert shop.list_running() == set()
-    assert shop.command("resume", "--only", "compose").rc == 0
+    assert shop.pause("resume", only="compose").rc == 0
     assert shop.reconcile().rc == 0
     assert shop.list_running() == {"side"}
 
@@ -184,7 +192,7 @@ def test_what_cannot_be_read_counts_as_a_pause_and_fails(shop: Kept, lay: str) -
     assert "the host's pauses cannot be read" in done.out
     assert "stackmend resume INVENTORY HOST" in done.out
     if "ln -s" in lay:
-        resumed = shop.command("resume")
+        resumed = shop.pause("resume")
         assert resumed.rc == 0, resumed.out
         assert shop.host.sh("head -c 5 /etc/passwd") == "root:"
         done = shop.reconcile()

@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import ClassVar
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from stackmend import cli
 from stackmend.decision import Action, Deferred, Finding, Paused, Plan, Refusal
 from stackmend.pause.plan import make_pause, plan_pause, plan_resume
 from stackmend.restraint.rules import (
@@ -300,6 +302,24 @@ def test_a_time_from_now_on_is_counted_by_the_host() -> None:
 def test_what_is_no_time_to_come_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"must be a time from now on|is over already"):
         parse_until(text, NIGHT)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("pause", "fleet.py", "--until", "gestern"), "--until: must be a time from now on"),
+        (("pause", "fleet.py", "--only", "modles"), "did you mean models?"),
+        (("pause", "fleet.py", "--why", "x" * 301), "--why: 301 characters are too long"),
+        (("resume", "fleet.py", "--only", "redis"), "--only: must be a room or service:NAME"),
+        (("pause",), "Missing argument 'INVENTORY'"),
+    ],
+)
+def test_a_wrong_word_is_one_error_before_any_host_is_contacted(
+    words: tuple[str, ...], reason: str
+) -> None:
+    done = CliRunner().invoke(cli.cli, words)
+    assert done.exit_code == 2
+    assert reason in done.output
 
 
 def test_what_a_host_remembers_is_bounded() -> None:
