@@ -26,6 +26,7 @@ from stackmend.engine.spec import EnginePolicy
 from stackmend.models.spec import ModelSpec, ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
 from stackmend.resolver.spec import ResolverPolicy
+from stackmend.restraint.spec import RestraintPolicy
 from stackmend.spec import Report, Stack
 from stackmend.worker.acceleration.spec import AccelerationPolicy
 from stackmend.worker.benchmark.spec import BenchmarkPolicy, Limits, Minimum, Profile
@@ -61,6 +62,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.worker.benchmark.minimum`", Minimum),
     ("`stack.worker.accelerated`", AccelerationPolicy),
     ("`stack.worker.engine`", MovePolicy),
+    ("`stack.reconcile`", RestraintPolicy),
     ("`stack.report`", Report),
 ]
 

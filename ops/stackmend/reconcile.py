@@ -267,6 +267,7 @@ def operate(
     :raises OperationError: an argument is wrong, and nothing is executed yet.
     """
     report = reporting.record(host, name)
+    connection.prefetch(host, Restraints)
     if (readings := _find_readings(host)) is not None:
         readings[name] = _read_only(host, build, report)
         return
@@ -482,7 +483,11 @@ def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> boo
     """
     # What other rooms read of the host before is of then as well.
     connection.invalidate(room.host)
+    room.memory = None
     observed = room.observe(fresh=True)
+    if room.memory is None and room.is_restrained:
+        # A room that has its own way to read has not read it along.
+        (room.memory,) = connection.fetch_facts(room.host, [(Restraints, {})])
     plan = _hold_back(room, observed.plan)
     room.report_plan(plan)
     _note_broken(room, observed.plan)

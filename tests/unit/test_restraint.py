@@ -26,10 +26,11 @@ from stackmend.restraint.rules import (
 from stackmend.restraint.spec import PauseSpec, RestraintPolicy, ResumeSpec
 from stackmend.restraint.state import MOST_PAUSES, Failing, Limits, Memory, Pause, Series
 from stackmend.restraint.times import parse_until
+from stackmend.spec import SpecError, parse_machine
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
-POLICY = RestraintPolicy(mends=2, within=HOUR, wait=300, longest_wait=HOUR)
+POLICY = RestraintPolicy(mends=2, within=HOUR, backoff=300, longest_backoff=HOUR)
 STACK = Desired(operation="compose.stack", fingerprint="a1")
 START = Action(verb="start", subject="redis", cause="it exited with code 1")
 SIDE = Action(verb="start", subject="side", cause="it exited with code 1")
@@ -214,14 +215,19 @@ def test_a_limit_that_cannot_be_read_is_said_and_holds_nothing() -> None:
     [
         ({"mends": 0}, "mends"),
         ({"within": 0}, "within"),
-        ({"wait": "2h"}, "longest_wait is 3600 s"),
-        ({"wait": -1}, "wait"),
+        ({"backoff": "2h"}, "longest_backoff is 3600 s"),
+        ({"backoff": -1}, "backoff"),
         ({"tries": 3}, "tries"),
     ],
 )
 def test_wrong_limits_are_refused(raw: dict[str, object], field: str) -> None:
     with pytest.raises(ValidationError, match=field):
         RestraintPolicy.model_validate(raw)
+
+
+def test_a_wrong_limit_is_named_by_its_path_before_contact() -> None:
+    with pytest.raises(SpecError, match=r"stack\.reconcile\.mend: .*did you mean mends\?"):
+        parse_machine({"stack": {"engine": {}, "reconcile": {"mend": 3}}})
 
 
 # Pausing and resuming

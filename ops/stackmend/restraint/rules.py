@@ -310,9 +310,11 @@ def note_failure(
     """
     before = limits.failing
     # One of long ago, in what nobody asks for any more, is not followed by this one.
-    follows = before is not None and abs(now - before.at) < 2 * policy.longest_wait + policy.within
+    follows = (
+        before is not None and abs(now - before.at) < 2 * policy.longest_backoff + policy.within
+    )
     runs = min(before.runs, 10**5) + 1 if before is not None and follows else 1
-    wait = min(policy.wait * 2 ** min(runs - 1, 20), policy.longest_wait)
+    wait = min(policy.backoff * 2 ** min(runs - 1, 20), policy.longest_backoff)
     failing = Failing(
         operation=desired.operation[:200],
         reason=make_printable(reason, 300),

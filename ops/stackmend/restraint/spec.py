@@ -26,27 +26,28 @@ class RestraintPolicy(BaseModel):
     :param mends: how often the same is mended within ``within``; broken once more, it is left alone
         until it stayed well for ``within`` or until ``deploy/site.py`` runs.
     :param within: seconds, or a time such as ``"1h"``.
-    :param wait: seconds that a host is not mended after a run that failed there; they double with
-        each further one.
-    :param longest_wait: seconds that they come to at most.
+    :param backoff: seconds that a host is not mended after a run that failed there; they double
+        with each further one.
+    :param longest_backoff: seconds that they come to at most.
 
     Example::
 
-        reconcile = {"mends": 3, "within": "1h", "wait": "5min", "longest_wait": "1h"}
+        reconcile = {"mends": 3, "within": "1h", "backoff": "5min", "longest_backoff": "1h"}
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mends: int = Field(default=3, ge=1, le=50)
     within: Seconds = Field(default=3600, ge=1, le=7 * 86400)
-    wait: Seconds = Field(default=300, ge=0, le=86400)
-    longest_wait: Seconds = Field(default=3600, ge=0, le=7 * 86400)
+    backoff: Seconds = Field(default=300, ge=0, le=86400)
+    longest_backoff: Seconds = Field(default=3600, ge=0, le=7 * 86400)
 
     @model_validator(mode="after")
-    def _check_waits(self) -> "RestraintPolicy":
-        if self.longest_wait < self.wait:
+    def _check_backoff(self) -> "RestraintPolicy":
+        if self.longest_backoff < self.backoff:
             raise ValueError(
-                f"longest_wait is {self.longest_wait:g} s, and less than wait ({self.wait:g} s)"
+                f"longest_backoff is {self.longest_backoff:g} s, and less than backoff "
+                f"({self.backoff:g} s)"
             )
         return self
 

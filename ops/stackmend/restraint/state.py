@@ -46,7 +46,9 @@ class Pause(Frozen):
         :param subject: what it is done to.
         """
         if self.only.startswith(SERVICE):
-            return room in ("compose", "links") and subject == self.only.removeprefix(SERVICE)
+            return room in ("compose", "links", "worker") and subject == self.only.removeprefix(
+                SERVICE
+            )
         return self.only in ("", room)
 
 
