@@ -284,7 +284,7 @@ def test_each_field_that_drifts_has_its_mode(shop: Kept) -> None:
     shop.settings["drift"] = dict.fromkeys(paths, "warn")
     warned = shop.reconcile()
     assert (warned.rc, shop.outcome) == (0, "converged"), warned.out
-    assert ("mem_limit: (none) → 67108864; left as it is", False) in list_drift()
+    assert ("mem_limit: 67108864 → (none); left as it is", False) in list_drift()
     assert len(list_drift()) == 2
     shop.settings["drift"] = dict.fromkeys(paths, "ignore") | {"services.redis": "warn"}
     ignored = shop.run("-y")
