@@ -517,9 +517,9 @@ def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> boo
 
 def _read_memory(room: Reconciler[Any, Any]) -> Memory:
     """What the host remembers; of what cannot be read, that it cannot be read."""
+    if room.memory is None:
+        room.memory = connection.read(room.host, Restraints)
     memory = room.memory
-    if memory is None:
-        memory = connection.read(room.host, Restraints)
     if isinstance(memory, Memory):
         return memory
     return Memory(now=0, pauses_problem=memory.reason, limits_problem=memory.reason)

@@ -244,11 +244,12 @@ def _is_tripped(series: Series, policy: RestraintPolicy, now: float) -> bool:
 def _refuse_tripped(action: Action, series: Series, policy: RestraintPolicy) -> Refusal:
     times = series.mends[-policy.mends :]
     minutes = max(1, round((times[-1] - times[0]) / 60))
+    often = f"{len(times)} times within {minutes} min" if len(times) > 1 else "once"
     return Refusal(
         subject=action.subject,
-        reason=f"{action.cause}. stackmend mended it {len(times)} times within {minutes} min "
-        f"({action.verb}), last at {format_time(times[-1])}, and it did not last: it is left alone "
-        f"until it stayed well for {policy.within / 60:g} min",
+        reason=f"{action.cause}. stackmend mended it {often} ({action.verb}), last at "
+        f"{format_time(times[-1])}, and it did not last: it is left alone until it stayed "
+        f"well for {policy.within / 60:g} min",
         remedy="find out what breaks it; then run `stackmend site INVENTORY --limit HOST`, which "
         "mends it and begins to count anew",
     )
