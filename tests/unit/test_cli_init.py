@@ -23,9 +23,10 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stackmend import get_deploy_directory
 from stackmend.cli import cli, new_inventory, questions
 from stackmend.cli.new_inventory import Answers, NewHost, WrongAnswer, parse_hosts
-from stackmend.spec import check
+from stackmend.spec import check, check_settings
 
 GOLDEN = Path(__file__).parent / "golden" / "cli_init"
 COMPOSE = "services: {web: {image: lab/box}}\n"
@@ -345,6 +346,13 @@ def test_a_wrong_edit_gets_one_clear_error_and_reaches_no_host(home: Path, name:
     assert len([line for line in done.stderr.splitlines() if line.startswith("Error: ")]) == 1
     assert "Traceback" not in done.stderr
     assert not Path("var").exists(), "no run, no record"
+
+
+def test_what_is_a_users_own_is_no_wrong_key() -> None:
+    stack = {"project": "ai", "source": str(get_deploy_directory() / "stacks/ai")}
+    own = {"ssh_keys": ["ssh-ed25519 AAAA"], "ssh_usr": "kept", "ssh_user": "ops", "rack": 5}
+    more = {"ssh_allow_agent": True, "ssh_paramiko_connect_kwargs": {}, "ssh_connect_retries": 2}
+    check_settings("ai1", {**own, **more, "stack": {**stack, "directory": "/opt/ai"}})
 
 
 @given(st.text(max_size=40))
