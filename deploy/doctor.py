@@ -23,4 +23,5 @@ if desired is not None:
         name="What is wrong, and why",
         project=project,
         own=desired.incidents if isinstance(desired, Stack) else (),
+        only=host.data.get("doctor_only"),
     )

@@ -27,6 +27,7 @@ from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.models.spec import ModelSpec, ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
 from stackmend.resolver.spec import ResolverPolicy
+from stackmend.schedule.spec import TimerSpec
 from stackmend.spec import Report, Stack
 from stackmend.worker.acceleration.spec import AccelerationPolicy
 from stackmend.worker.benchmark.spec import BenchmarkPolicy, Limits, Minimum, Profile
@@ -63,6 +64,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.worker.accelerated`", AccelerationPolicy),
     ("`stack.worker.engine`", MovePolicy),
     ("`stack.reconcile`", ReconcilePolicy),
+    ("`stack.schedule`", TimerSpec),
     ("`stack.report`", Report),
 ]
 

@@ -92,6 +92,11 @@ def deployed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     words = ("--host", address, "--key", str(KEY), "--project", "shop", "--source", "shop")
     made = fleet.run("init", "my", *words)
     assert made.rc == 0, made.out
+    # What is not there yet is named, and not touched.
+    found = fleet.run("doctor", "my")
+    assert (found.rc, fleet.outcomes()) == (1, {"first": "drifted"}), found.out
+    assert "service-down" in found.out, found.out
+    assert list_running(fleet.first) == []
     done = fleet.run("site", "my")
     assert done.rc == 0, done.out
     assert fleet.outcomes() == {"first": "changed"}
@@ -134,6 +139,19 @@ def test_a_first_inventory_comes_to_a_healthy_stack(deployed: Fleet) -> None:
     assert again.rc == 0, again.out
     assert deployed.outcomes() == {"first": "converged"}
     assert len(again.out.splitlines()) == 2, "a line for the host, and one for all"
+    healthy = deployed.run("doctor", "my")
+    assert (healthy.rc, "first: healthy" in healthy.out) == (0, True), healthy.out
+
+
+def test_a_host_that_was_left_out_stands_on_the_page(fleet: Fleet) -> None:
+    fleet.write(first={}, away={})
+    assert fleet.run("site", "fleet.py").rc == 3
+    assert fleet.run("site", "fleet.py", "--limit", "first").rc == 0
+    assert fleet.record()["left_out"] == ["away"]
+    assert fleet.run("report", "--html", "page.html").rc == 0
+    page = (fleet.directory / "page.html").read_text()
+    assert "<title>2 hosts: 1 unreachable, 1 converged</title>" in page
+    assert "before, left out of this run" in page
 
 
 def test_a_change_has_a_code_where_it_is_asked_for(fleet: Fleet) -> None:

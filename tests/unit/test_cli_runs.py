@@ -502,6 +502,21 @@ def test_a_report_that_nobody_reads_to_its_end_is_no_error(site: Path) -> None:
     assert run_in_shell(site, "report --json | true")[2] == []
 
 
+@pytest.mark.parametrize("words", ["", "--json", "-v"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", ">/dev/full"])
+def test_a_run_whose_output_goes_nowhere_ends_as_it_would(
+    site: Path, words: str, closed: str
+) -> None:
+    write(site, "done")
+    rc, out, err = run_in_shell(site, f"site fleet.py --detailed-exitcode {words} {closed}")
+    assert rc == 10, out + err
+    assert not [line for line in out + err if "Traceback" in line or "Exception ignored" in line]
+    record = reporting.read(site / "var/reports/latest.json")
+    assert {host.outcome for host in record.hosts.values()} == {"changed"}
+    # The same of a report that nobody can read.
+    assert run_in_shell(site, f"report {closed.replace('/dev/full', '/dev/null')}")[0] == 0
+
+
 def test_a_shell_completes_the_words(site: Path) -> None:
     words = {"COMP_WORDS": "stackmend site --d", "COMP_CWORD": "2"}
     rc, out, _ = run(site, _STACKMEND_COMPLETE="bash_complete", **words)

@@ -7,11 +7,13 @@ record is the one of this run, even where it could not be written.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from traceback import extract_tb, format_exception_only
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +22,7 @@ from stackmend import get_deploy_directory
 from stackmend.cli import exit_codes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stackmend.cli.output import Output
 
@@ -39,6 +41,7 @@ def run_deploy(
     verbosity: int = 0,
     wait: float | None = None,
     record: str = "",
+    data: Mapping[str, str] | None = None,
 ) -> int:
     """Run a deploy on the hosts of an inventory, and say by an exit code how that ended.
 
@@ -52,24 +55,32 @@ def run_deploy(
         for its ``-v``, ``-vv`` and ``-vvv``.
     :param wait: seconds to wait for another run on a host; by default as its settings say.
     :param record: what is brought back, for ``undo``.
+    :param data: what each host's data has for this run alone.
     :raises click.ClickException: there is no such inventory.
 
     A signal ends the process by itself, with 128 and its number.
     """
     arguments = [
-        _find_inventory(inventory),
+        find_inventory(inventory),
         str(get_deploy_directory() / f"{name}.py"),
         "--dry" if dry else "--yes",
         # Without it a dry run asks a person whether to go on without a host.
         "--json",
         *(f"--limit={pattern}" for pattern in limit),
+        # As JSON: what it takes for a number or a truth is text here.
+        *(f"--data={key}={json.dumps(value)}" for key, value in (data or {}).items()),
         *["-v"] * (verbosity - 1),
     ]
     error = _run_pyinfra(arguments, output, quiet=not verbosity, wait=wait, record=record)
-    return _classify_end(error, output, detailed=detailed)
+    return _classify_end(error, output, detailed=detailed, verbose=verbosity > 0)
 
 
-def _find_inventory(inventory: str) -> str:
+def find_inventory(inventory: str) -> str:
+    """What pyinfra is given for an inventory.
+
+    :param inventory: as :func:`run_deploy` takes it.
+    :raises click.ClickException: there is no such inventory.
+    """
     # A connector, such as @local.
     if inventory.startswith("@"):
         return inventory
@@ -169,7 +180,9 @@ def _is_warning(record: logging.LogRecord) -> bool:
     return record.levelno == logging.WARNING
 
 
-def _classify_end(error: click.ClickException | None, output: Output, *, detailed: bool) -> int:
+def _classify_end(
+    error: click.ClickException | None, output: Output, *, detailed: bool, verbose: bool
+) -> int:
     from pyinfra.api.exceptions import ArgumentTypeError, OperationError, PyinfraError
     from pyinfra_cli.exceptions import (  # type: ignore[import-untyped]
         UnexpectedInternalError,
@@ -180,7 +193,7 @@ def _classify_end(error: click.ClickException | None, output: Output, *, detaile
     cause = error.exception if isinstance(error, WrappedError) else None
     # That no host is left is no more than the record says of each.
     if error is not None and (record is None or type(cause) is not PyinfraError):
-        _show_error(error)
+        _show_error(error, verbose=verbose)
     if record is None and output.lost:
         click.echo("Error: there is no record of the run: how it ended is not known", err=True)
         return exit_codes.FAILED
@@ -194,11 +207,27 @@ def _classify_end(error: click.ClickException | None, output: Output, *, detaile
     return exit_codes.classify_record(record, detailed=detailed)
 
 
-def _show_error(error: click.ClickException) -> None:
-    from pyinfra_cli.exceptions import CliError, WrappedError
+def _show_error(error: click.ClickException, *, verbose: bool) -> None:
+    from pyinfra_cli.exceptions import CliError, UnexpectedExternalError, WrappedError
 
     if isinstance(error, CliError | WrappedError):
         click.echo(f"Error: {error.message}", err=True)
+    elif isinstance(error, UnexpectedExternalError) and not verbose:
+        click.echo(f"Error: {_locate(error)}", err=True)
     else:
         # With the place in the file that it comes from.
         error.show()
+
+
+def _locate(error: Any) -> str:
+    """What went wrong in a file of the user's, and where, in one line."""
+    from stackmend.redaction import format_safe_line
+
+    lines = [
+        frame.lineno
+        for frame in extract_tb(error.exception._traceback)
+        if Path(frame.filename).name == Path(error.filename).name
+    ]
+    where = f" line {lines[-1]}" if lines else ""
+    cause = "".join(format_exception_only(error.exception)).strip()
+    return format_safe_line(f"{error.filename}{where}: {cause}")

@@ -19,7 +19,7 @@ from stackmend.connection import (
     script,
 )
 from stackmend.incidents.state import Log, LogLine, Symptoms
-from stackmend.redaction import format_foreign_line, format_safe_line
+from stackmend.redaction import format_foreign_lines, format_safe_line
 
 #: How far back logs are read, and how many lines of each.
 MINUTES = 10
@@ -122,25 +122,32 @@ def _parse_others(sections: Sections, now: float) -> Iterator[Log]:
 
 
 def _parse_stamped(lines: Sequence[str], now: float) -> Iterator[LogLine]:
+    rows: list[tuple[str, float | None]] = []
     for line in lines:
         age = None
         if match := _STAMPED.fullmatch(line):
             with suppress(ValueError, OverflowError):
                 age = _make_age(now, _parse_time(match[1] + match[2]))
             line = match[3]
-        if line.strip():
-            yield LogLine(text=format_foreign_line(line), age=age)
+        rows.append((line, age))
+    yield from _make_lines(rows)
 
 
 def _parse_numbered(lines: Sequence[str], now: float) -> tuple[LogLine, ...]:
-    found = []
+    rows: list[tuple[str, float | None]] = []
     for line in lines:
         match = _SINCE_1970.fullmatch(line)
         age = _make_age(now, float(match[1])) if match else None
-        text = match[2] if match else line
-        if text.strip():
-            found.append(LogLine(text=format_foreign_line(text), age=age))
-    return tuple(found)
+        rows.append((match[2] if match else line, age))
+    return tuple(_make_lines(rows))
+
+
+def _make_lines(rows: Sequence[tuple[str, float | None]]) -> Iterator[LogLine]:
+    """Those that hold something, all of them without secrets: one may be wrapped over several."""
+    texts = format_foreign_lines(line for line, _ in rows)
+    for text, (line, age) in zip(texts, rows, strict=True):
+        if line.strip():
+            yield LogLine(text=text, age=age)
 
 
 def _make_age(now: float, at: float) -> float:

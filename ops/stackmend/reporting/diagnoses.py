@@ -61,6 +61,8 @@ def _format_host(name: str, diagnosis: Diagnosis, width: int) -> Iterator[tuple[
     skipped = [check for check in diagnosis.checks if check.status == "skipped"]
     state = f"{len(roots)} to mend" if roots else "not known" if unknown else "healthy"
     count = f"{len(diagnosis.checks)} checks"
+    if diagnosis.only:
+        count += f" of {', '.join(diagnosis.only)} alone"
     style = "bold red" if roots else "bold yellow" if unknown else "bold green"
     yield from _wrap(f"{name}: {state} ({count})", "", width, style)
     for finding in diagnosis.findings:

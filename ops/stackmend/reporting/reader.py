@@ -2,11 +2,12 @@
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from stackmend import controller_files
 from stackmend.answers import read_json
@@ -62,10 +63,12 @@ def find_record(directory: Path, name: str) -> Path:
 
 
 def list_before(path: Path, most: int) -> list[RunRecord]:
-    """The records of the runs before one, from its own directory; what is no report is left out.
+    """The records of the runs before one, from its own directory, and the latest of each host.
+
+    What is no report is left out.
 
     :param path: the record of that one, by its own name: records are named by their times.
-    :param most: how many at most, the latest.
+    :param most: how many at most, the latest; of older ones those that are the latest of a host.
     """
     try:
         names = sorted(
@@ -73,11 +76,34 @@ def list_before(path: Path, most: int) -> list[RunRecord]:
         )
     except OSError:
         return []
-    records = []
-    for name in [name for name in names if name < path.name][-most:]:
+    names = [name for name in names if name < path.name]
+    first = max(0, len(names) - most)
+    recent = list(_read_all(path.with_name(name) for name in names[first:]))
+    known = {host for record in recent for host in record.hosts}
+    older = []
+    for name in reversed(names[:first]):
+        if hosts := _list_hosts(path.with_name(name)) - known:
+            known |= hosts
+            older.append(path.with_name(name))
+    return [*_read_all(reversed(older)), *recent]
+
+
+def _read_all(paths: Iterable[Path]) -> Iterator[RunRecord]:
+    for path in paths:
         with suppress(ReportError):
-            records.append(read(path.with_name(name)))
-    return records
+            yield read(path)
+
+
+class _Hosts(BaseModel):
+    """The names of the hosts of a record, of which nothing else is kept: that takes no time."""
+
+    hosts: dict[str, object] = {}
+
+
+def _list_hosts(path: Path) -> set[str]:
+    with suppress(ValueError):
+        return {*_Hosts.model_validate_json(controller_files.read(path, MAXIMUM)).hosts}
+    return set()
 
 
 def read(path: Path) -> RunRecord:

@@ -16,6 +16,8 @@ _SERVER = re.compile(r"(?:.*/)?(?:redis|valkey|keydb)-server")
 _ENTRYPOINT = re.compile(r"(?:.*/)?(?:docker-)?entrypoint\.sh")
 #: Options that ask for a password, let only the container itself in, or name a file that may.
 _GUARDED = re.compile(r"--?(?:requirepass|user|aclfile|include|bind|protected-mode)")
+#: The same option, where it lets everybody in.
+_OPEN = re.compile(r"--?protected-mode[ =]no\b")
 #: Variables that images make a password or options from.
 _GUARDING = re.compile(r"pass|auth|secret|acl|args|flags|opts|conf", re.I)
 _OLLAMA = re.compile(r"(?:^|/)ollama(?:[:@]|$)")
@@ -70,6 +72,7 @@ def _is_guarded(entrypoint: list[str], command: list[str]) -> bool:
         entrypoint = []
     words = [*entrypoint, *command]
     options = words[1:] if words and _SERVER.fullmatch(words[0]) else words
+    options = _OPEN.sub("", " ".join(options)).split()
     # What stands before the options is the file of its settings, or another program.
     named = bool(options) and not options[0].startswith("--")
     return named or any(map(_GUARDED.match, options))
@@ -233,6 +236,7 @@ PROBE_CANNOT_RUN = Incident(
         ),
     ),
     explains=("unhealthy",),
+    confined=frozenset({"unhealthy"}),
     remedy="use a program that the image has, or install this one in the image",
     proof="the healthcheck exits 0",
 )

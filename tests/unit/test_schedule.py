@@ -1,0 +1,449 @@
+"""When ``stackmend reconcile`` runs by itself: times, files, decisions, and what a host gets."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from stackmend.connection import read_script
+from stackmend.problems import WrongSettings
+from stackmend.raw import validate
+from stackmend.schedule import get_arguments, wheels
+from stackmend.schedule.bundle import make_bundle
+from stackmend.schedule.calendar import (
+    DAY,
+    check_expression,
+    check_interval,
+    format_calendar,
+    format_cron,
+)
+from stackmend.schedule.plan import Bring, Desired, Remove, Write, make_generation, plan
+from stackmend.schedule.spec import TimerSpec
+from stackmend.schedule.state import HostSchedule, Interpreter
+from stackmend.schedule.units import MADE, Job, find_place, make_table, make_units
+from stackmend.spec import Stack, parse_machine
+from tests.unit.rendering import assert_golden, render
+
+ROOT = Path(__file__).parents[2]
+PYTHON = Interpreter(path="/usr/bin/python3", version="3.11.2", tag="cp311")
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHN0YWNrbWVuZCBmdXp6IHN0YWNrbWVuZCBmdXp6 ops"
+EXPORT = (
+    "export --frozen --offline --no-dev --group host --no-emit-project --no-header --no-annotate"
+)
+OLD_PYTHON = Interpreter(path="/usr/bin/python3", version="3.9.2", tag="cp39")
+UNIT = "/etc/systemd/system/stackmend-controller.timer"
+CRONTAB = {"init": "cron", "version": 0, "cron": "crontab", "cron_runs": True}
+JOB = Job(
+    command=("/opt/100% safe/bin/stackmend", "reconcile", '/srv/my "fleet"/$HOME.py'),
+    directory="/srv/my fleet",
+    user="ops",
+    writable=("/srv/my fleet/var/reports",),
+    environment={"STACKMEND_REPORTS": "/srv/my fleet/var/reports"},
+    confined=True,
+)
+
+
+def timer(**raw: Any) -> TimerSpec:
+    return validate(TimerSpec, raw)
+
+
+def desired(job: Job = JOB, **raw: Any) -> Desired:
+    spec = timer(**raw)
+    generation = "abc" if spec.mode == "host" else ""
+    return Desired(spec=spec, job=job, host="ai1", generation=generation)
+
+
+def state(**changes: Any) -> HostSchedule:
+    plain = {
+        "root": True,
+        "same": True,
+        "init": "systemd",
+        "version": 252,
+        "machine": "x86_64",
+        "library": "glibc 2.36",
+        "tools": ("flock", "timeout", "logger"),
+        "interpreters": (PYTHON,),
+    }
+    return HostSchedule.model_validate({**plain, **changes})
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("seconds", "calendar", "cron"),
+    [
+        (60, "*-*-* *:00/01:00", "* * * * *"),
+        (300, "*-*-* *:00/05:00", "*/5 * * * *"),
+        (1800, "*-*-* *:00/30:00", "*/30 * * * *"),
+        (3600, "*-*-* 00/01:00:00", "0 */1 * * *"),
+        (43200, "*-*-* 00/12:00:00", "0 */12 * * *"),
+        (DAY, "*-*-* 00:00:00", "0 0 * * *"),
+    ],
+)
+def test_intervals(seconds: float, calendar: str, cron: str) -> None:
+    assert check_interval(seconds) == seconds
+    assert (format_calendar(seconds, ""), format_cron(seconds, "")) == (calendar, cron)
+
+
+@pytest.mark.parametrize("seconds", [1, 30, 90, 420, 5400, 7 * 3600, 2 * DAY, 0.5])
+def test_intervals_that_no_calendar_has(seconds: float) -> None:
+    with pytest.raises(ValueError, match='set "at" instead'):
+        check_interval(seconds)
+
+
+@pytest.mark.parametrize(
+    ("at", "calendar", "cron"),
+    [
+        ("03:00", "*-*-* 03:00:00", "0 3 * * *"),
+        ("3:05", "*-*-* 03:05:00", "5 3 * * *"),
+        ("daily", "daily", "0 0 * * *"),
+        ("Mon..Fri 03:00", "Mon..Fri 03:00", "0 3 * * 1,2,3,4,5"),
+        ("Sat..Mon 22:30", "Sat..Mon 22:30", "30 22 * * 1,6,7"),
+        ("Sun,Wed 04:00", "Sun,Wed 04:00", "0 4 * * 3,7"),
+        ("*-*-01 04:00:00", "*-*-01 04:00:00", ""),
+        ("*:0/7", "*:0/7", ""),
+        ("03:00 Europe/Lisbon", "03:00 Europe/Lisbon", ""),
+        ("2027-01-01 00:00:00 UTC", "2027-01-01 00:00:00 UTC", ""),
+    ],
+)
+def test_times(at: str, calendar: str, cron: str) -> None:
+    assert check_expression(at) == at
+    assert (format_calendar(None, at), format_cron(None, at)) == (calendar, cron)
+
+
+@pytest.mark.parametrize(
+    "at",
+    ["25:00", "03:61", "soon", "03:00\nExecStart=/bin/sh", "* * * * *", "%i", "UTC", " 03:00", "3"],
+)
+def test_times_that_are_none(at: str) -> None:
+    with pytest.raises(ValueError, match=r"man systemd\.time|is the most"):
+        check_expression(at)
+
+
+@settings(max_examples=50)
+@given(st.text(max_size=40))
+def test_no_expression_brings_a_line_or_a_specifier_of_its_own(text: str) -> None:
+    try:
+        check_expression(text)
+    except ValueError:
+        return
+    assert text.isprintable()
+    assert "%" not in format_calendar(None, text or "03:00")
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ({"every": "7min"}, "every: must be 1, 2, 3"),
+        ({"every": "5min", "at": "03:00"}, '"every" and "at" exclude each other'),
+        ({"mode": "hosts"}, "mode"),
+        ({"mode": "host", "user": "ops"}, '"user" means nothing in mode host'),
+        ({"ping": "https://x.example"}, '"ping" means nothing in mode controller'),
+        ({"name": "a b"}, "name: must hold lowercase letters"),
+        ({"timeout": 5}, "timeout"),
+        ({"allow": ["everything"]}, "allow"),
+    ],
+)
+def test_wrong_settings_name_their_field(raw: dict[str, Any], said: str) -> None:
+    with pytest.raises(WrongSettings) as error:
+        timer(**raw)
+    assert said in str(error.value)
+
+
+def test_settings_reach_the_operation() -> None:
+    stack = {"schedule": {"mode": "host", "every": "10min", "name": "night"}}
+    machine = parse_machine({"stack": stack})
+    assert machine is not None
+    assert machine.schedule is not None
+    arguments = get_arguments(machine.schedule)
+    assert arguments["every"] == 600
+    assert arguments["name_of_timer"] == "night"
+    raw = {**arguments, "name": arguments.pop("name_of_timer")}
+    del raw["name_of_timer"]
+    assert validate(TimerSpec, raw) == machine.schedule
+
+
+# Files
+
+
+def test_units() -> None:
+    confined = make_units(timer(), JOB, 252)
+    assert_golden("schedule", "controller", "".join(confined.values()))
+    mild = Job(command=("/x/stackmend", "reconcile", "/x/inventory.py"), directory="/")
+    older = make_units(timer(mode="host", at="Mon..Fri 03:00", timeout="10min"), mild, 245)
+    assert_golden("schedule", "host", "".join(older.values()))
+    assert "FixedRandomDelay" not in "".join(older.values())
+    assert all(text.startswith(MADE) for text in (*confined.values(), *older.values()))
+
+
+def test_a_table_of_cron() -> None:
+    tools = ("flock", "timeout", "logger")
+    table = make_table(timer(random_delay=30), JOB, "ai1", tools)
+    assert_golden("schedule", "cron", table)
+    # Each percent sign would end the command there.
+    assert "%" not in table.replace("\\%", "")
+    assert "/var/log/stackmend-controller.log" in make_table(timer(), JOB, "ai1", tools[:2])
+    assert make_table(timer(at="*:0/7"), JOB, "ai1", tools) == ""
+
+
+CRONTAB_PROGRAM = """#!/bin/sh
+file=$HOME/table.$3
+case $1 in
+-l) cat "$file" ;;
+*) if [ "$3" = - ]; then cat >"$HOME/table.$2"; else cp "$3" "$HOME/table.$2"; fi ;;
+esac
+"""
+
+
+def test_a_users_own_table_keeps_all_else(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/crontab").write_text(CRONTAB_PROGRAM)
+    (tmp_path / "bin/crontab").chmod(0o755)
+    own = tmp_path / "table.ops"
+    own.write_text("MAILTO=me\n0 1 * * * mine\n")
+    env = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    shared = "".join(read_script("stackmend.connection", part) for part in ("walk", "put"))
+    table = make_table(timer(), JOB, "ai1", ("flock", "timeout"), own=True)
+
+    def run(name: str, *words: str, stdin: str = "") -> None:
+        script = read_script("stackmend.schedule", name)
+        # Nothing of this machine is touched.
+        for root in ("/etc/", "/run/", "/var/"):
+            script = script.replace(root, f"{tmp_path}{root}")
+        script = shared + script
+        command = ["sh", "-c", script, name, "stackmend-controller", *words]
+        done = subprocess.run(command, input=stdin, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    for _ in range(2):
+        run("set", "crontab", "ops", str(tmp_path / "kept"), stdin=table)
+        begin, end = "# begin stackmend-controller\n", "# end stackmend-controller\n"
+        assert own.read_text() == f"MAILTO=me\n0 1 * * * mine\n{begin}{table}{end}"
+    # Nothing of the probe changes what was written: the plan is empty then.
+    found = state(**CRONTAB, tools=("flock", "timeout"), files={"crontab": table})
+    assert plan(desired(), found).empty
+    run("remove", "ops", str(tmp_path / "none"))
+    assert own.read_text() == "MAILTO=me\n0 1 * * * mine\n"
+
+
+def test_each_host_has_a_constant_place() -> None:
+    places = [find_place(f"ai{number}", 300) for number in range(50)]
+    assert places == [find_place(f"ai{number}", 300) for number in range(50)]
+    assert all(0 <= place < 300 for place in places)
+    assert len({*places}) > 30
+
+
+@pytest.mark.parametrize("job", [JOB, JOB.model_copy(update={"confined": False})])
+def test_systemd_takes_the_units(job: Job, tmp_path: Path) -> None:
+    if not Path("/usr/bin/systemd-analyze").exists():
+        pytest.skip("no systemd-analyze here; tests/lab/test_schedule.py asks that of a host")
+    paths = []
+    for path, text in make_units(timer(), job, 252).items():
+        paths.append(tmp_path / Path(path).name)
+        paths[-1].write_text(text)
+    done = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True)
+    assert not [line for line in done.stderr.splitlines() if str(tmp_path) in line]
+
+
+# Decisions
+
+
+def _carry(action: Any) -> list[str]:
+    match action:
+        case Bring():
+            return [f"python {action.python} {action.tag}"]
+        case Write():
+            return [*action.files]
+        case Remove():
+            return list(action.paths)
+    raise AssertionError(action)
+
+
+def _well(raw: dict[str, Any], **more: Any) -> HostSchedule:
+    found = desired(**raw)
+    files = make_units(found.spec, found.job, 252)
+    generation = make_generation("abc", "cp311") if found.spec.mode == "host" else ""
+    return state(files=files, enabled=True, active=True, generation=generation, **more)
+
+
+CASES: dict[str, tuple[dict[str, Any], HostSchedule]] = {
+    "new_controller": ({}, state()),
+    "new_host": ({"mode": "host"}, state(same=False)),
+    "edited": (
+        {},
+        _well({}, foreign=(f"{UNIT}.d/a.conf",)).model_copy(update={"files": {UNIT: "x\n"}}),
+    ),
+    "disabled": ({}, _well({}).model_copy(update={"enabled": False})),
+    "stopped": ({}, _well({}).model_copy(update={"active": False})),
+    "older_settings": (
+        {"mode": "host"},
+        _well({"mode": "host"}).model_copy(update={"generation": "old"}),
+    ),
+    "another_machine": ({}, state(same=False)),
+    "not_root": ({}, state(root=False)),
+    "macos": ({"mode": "host"}, state(system="Darwin", init="")),
+    "masked": ({}, state(masked=True)),
+    "misfit": ({"at": "*-02-30 03:00"}, state(misfit="Failed to parse")),
+    "no_python": ({"mode": "host"}, state(interpreters=(OLD_PYTHON,))),
+    "no_init": ({}, state(init="")),
+    "cron": (
+        {},
+        state(init="cron", version=0, cron="/etc/cron.d/stackmend-controller", cron_runs=True),
+    ),
+    "cron_idle": ({}, state(init="cron", cron="crontab")),
+    "cron_without_flock": (
+        {},
+        state(init="cron", cron="crontab", cron_runs=True, tools=("timeout",)),
+    ),
+    "cron_without_such_times": (
+        {"at": "*:0/7"},
+        state(init="cron", cron="crontab", cron_runs=True),
+    ),
+    "edited_settings": (
+        {"mode": "host"},
+        _well({"mode": "host"}).model_copy(update={"settings": "edited"}),
+    ),
+    "last_run_failed": ({}, _well({}, failure="exit-code, exit code 1")),
+    "takes_a_gpu": ({}, state(reload_takes=("ai-ollama-1",))),
+    "takes_a_gpu_with_consent": (
+        {"allow": ["daemon-reload"]},
+        state(reload_takes=("ai-ollama-1",)),
+    ),
+    "absent": (
+        {"present": False},
+        state(
+            leftovers=(
+                "/etc/systemd/system/stackmend-controller.timer",
+                "/var/lib/stackmend/schedule/stackmend-controller",
+            )
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_decisions(name: str) -> None:
+    raw, found = CASES[name]
+    assert_golden("schedule", f"plan_{name}", render(plan(desired(**raw), found), _carry))
+
+
+@pytest.mark.parametrize("raw", [{}, {"mode": "host"}, {"at": "03:00"}])
+def test_what_is_well_is_left(raw: dict[str, Any]) -> None:
+    assert plan(desired(**raw), _well(raw)).empty
+    assert plan(desired(**{**raw, "present": False}), state()).empty
+
+
+def test_an_inventory_that_is_no_file_is_refused() -> None:
+    found = desired().model_copy(update={"problem": ("no file", "name one")})
+    (refusal,) = plan(found, state()).refusals
+    assert (refusal.reason, refusal.remedy) == ("no file", "name one")
+
+
+# What a host gets
+
+
+def _unpack(archive: bytes, directory: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(directory, filter="data")
+
+
+def test_settings_arrive_as_they_were(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "compose.yaml").write_text("services: {web: {image: 'lab/box:1'}}\n")
+    (source / "run.sh").write_text("#!/bin/sh\n")
+    (source / "run.sh").chmod(0o755)
+    raw = {
+        "project": "shop",
+        "source": str(source),
+        "directory": "/opt/shop",
+        "env": {"TOKEN": SecretStr("s3cret"), "PLAIN": 5},
+        "checks": [{"kind": "http", "url": "http://127.0.0.1:8080/"}],
+        "minimum_free": "3GiB",
+        "ports": {"on_conflict": "stop", "allow": ["unit:nginx.service"]},
+        "resolver": {"servers": ["192.0.2.53"]},
+        "access": {"user": "ops", "public_keys": KEY},
+        "schedule": {"mode": "host"},
+    }
+    stack = parse_machine({"stack": raw})
+    assert isinstance(stack, Stack)
+    bundle = make_bundle(stack, {"directory": "/var/lib/x"})
+    assert bundle.digest == make_bundle(stack, {"directory": "/var/lib/x"}).digest
+    _unpack(bundle.make_archive({}), tmp_path / "host")
+    fleet = tmp_path / "host/fleet"
+    assert {oct(path.stat().st_mode & 0o777) for path in fleet.glob("*.*")} == {"0o600"}
+    scope: dict[str, Any] = {"__file__": str(fleet / "inventory.py")}
+    exec((fleet / "inventory.py").read_text(), scope)
+    ((name, data),) = scope["hosts"]
+    arrived = parse_machine(data)
+    assert name == "@local"
+    assert isinstance(arrived, Stack)
+    assert isinstance(arrived.env["TOKEN"], SecretStr)
+    kept = {field: getattr(stack, field) for field in Stack.model_fields}
+    gone = {"source", "access", "schedule", "report"}
+    assert {field: getattr(arrived, field) for field in kept if field not in gone} == {
+        field: value for field, value in kept.items() if field not in gone
+    }
+    assert arrived.access is None
+    assert arrived.schedule is None
+    brought = Path(str(arrived.source))
+    assert brought.is_relative_to(fleet)
+    assert (brought / "run.sh").stat().st_mode & 0o777 == 0o755
+    (source / "compose.yaml").write_text("services: {web: {image: 'lab/box:2'}}\n")
+    changed = parse_machine({"stack": raw})
+    assert changed is not None
+    assert make_bundle(changed, {}).digest != bundle.digest
+
+
+def test_the_wheel_is_this_very_stackmend() -> None:
+    name, content = wheels.make_wheel()
+    assert name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.testzip() is None
+        names = set(archive.namelist())
+        code = archive.read("stackmend/schedule/plan.py")
+    assert {"stackmend/deploy/site.py", "stackmend/schedule/probe.sh"} <= names
+    assert code == (ROOT / "ops/stackmend/schedule/plan.py").read_bytes()
+    wheels.make_wheel.cache_clear()
+    assert wheels.make_wheel() == (name, content)
+
+
+def test_the_requirements_are_those_of_the_lock() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "uv", *EXPORT.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert wheels.read_requirements() == done.stdout
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    assert json.dumps(groups["host"]).startswith('["pip')
+
+
+@pytest.mark.parametrize(
+    ("library", "first", "last"),
+    [
+        ("glibc 2.36", "manylinux_2_36_x86_64", "linux_x86_64"),
+        ("ldd (Debian GLIBC 2.41-12) 2.41 ", "manylinux_2_41_x86_64", "linux_x86_64"),
+        ("musl libc (x86_64) Version 1.2.5", "musllinux_1_2_x86_64", "musllinux_1_0_x86_64"),
+    ],
+)
+def test_the_platforms_of_a_host(library: str, first: str, last: str) -> None:
+    platforms = wheels.find_platforms(state(library=library))
+    assert (platforms[0], platforms[-1]) == (first, last)
+    assert wheels.find_platforms(state(library="unknown")) == ()
