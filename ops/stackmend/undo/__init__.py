@@ -92,6 +92,7 @@ class _Listing(Reconciler[None, "Action"]):
     """What is left, as refusals."""
 
     subject = "undo"
+    is_restrained = False
 
     def __init__(self, host: Host, report: Collector, left: tuple[Left, ...]) -> None:
         self.host, self.report, self._left = host, report, left
