@@ -31,7 +31,7 @@ SECRETS = {
 }
 
 #: The project's own files as they were applied, its .env among them, for root alone.
-KEPT = "/var/lib/stackmend/shop/applied.json"
+KEPT = ("/var/lib/stackmend/shop/applied.json", "/var/lib/stackmend/shop/good-*/*")
 
 #: What a careless program writes into its log, in each encoding that a shell has.
 CHATTY = r"""
@@ -133,7 +133,8 @@ def read_bundle(made: Secretive) -> Iterator[tuple[str, str]]:
 
 def read_host(made: Secretive) -> Iterator[tuple[str, str]]:
     host = made.shop.host
-    assert host.sh(f"stat -c '%a %U' {KEPT}") == "600 root"
+    kept = host.sh(f"stat -c '%a %U' {' '.join(KEPT)}").splitlines()
+    assert set(kept) == {"600 root"}
     yield "the system's journal", host.journal()
     yield "the journal of changes", host.read("/var/lib/stackmend/journal.jsonl").decode()
     yield (
@@ -142,7 +143,7 @@ def read_host(made: Secretive) -> Iterator[tuple[str, str]]:
     )
     for path in host.sh(
         "find /tmp /var/tmp /var/log /var/lib/stackmend /run/user -xdev -type f -size -2000k "
-        f"! -path '/var/log/journal/*' ! -path {KEPT}",
+        f"! -path '/var/log/journal/*' ! -path {KEPT[0]} ! -path '{KEPT[1]}'",
         check=False,
     ).splitlines():
         yield path, host.sh(f"cat -- {shlex.quote(path)}", check=False)

@@ -123,6 +123,30 @@ SCENARIOS = {
         ),
         symptoms=Symptoms(logs=(log("port is already allocated", subject="docker", kind="unit"),)),
     ),
+    "two services are down, each for another reason": Observations(
+        rooms=(
+            room("ports.free", HELD),
+            room(
+                "compose.stack",
+                found("api", "stopped", "it exited with code 0"),
+                found("worker", "exited", "it exited with code 3"),
+                actions=(
+                    Action(verb="start", subject="api", cause="it exited with code 0"),
+                    Action(verb="start", subject="worker", cause="it exited with code 3"),
+                ),
+                states=(
+                    stack(
+                        container(
+                            "api",
+                            status="exited",
+                            shape={"ports": ["127.0.0.1:8000->8000/tcp"]},
+                        ),
+                        container("worker", status="exited"),
+                    ),
+                ),
+            ),
+        ),
+    ),
     "without an engine nothing else is known": Observations(
         rooms=(
             room(

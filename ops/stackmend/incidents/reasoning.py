@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
 
+from stackmend.compose.state import StackState
 from stackmend.decision import Action, Finding, Refusal
 from stackmend.diagnosis import (
     SEVERITIES,
@@ -36,6 +37,9 @@ _FROM_LOGS: Severity = "warning"
 
 #: What a remedy has in it that is a line to add to an inventory.
 _LINE = re.compile(r'"[a-z_]{1,40}": ')
+
+#: How a container publishes a port: the host's address and port, and the container's.
+_BINDING = re.compile(r"(?P<address>.{1,45}):(?P<port>\d{1,5})->\d{1,5}/(?P<protocol>[a-z]{3,4})")
 
 Thing = Finding | Refusal | Action
 
@@ -114,7 +118,7 @@ def diagnose(
     claimed = {id(thing) for case in found for _, thing in case.things}
     others = list(_list_others(observations, claimed))
     return Diagnosis(
-        findings=(*_arrange(found), *others),
+        findings=(*_arrange(found, observations), *others),
         checks=(
             *_check_incidents(cases, found, observations, problems, blinded),
             *_check_symptoms(observations, blinded),
@@ -304,7 +308,7 @@ def _interleave(evidence: Iterable[Evidence]) -> Iterator[Evidence]:
 # All of them together
 
 
-def _arrange(found: Sequence[_Case]) -> Iterator[DiagnosedFinding]:
+def _arrange(found: Sequence[_Case], observations: Observations) -> Iterator[DiagnosedFinding]:
     """Root causes by severity, each followed by what it explains."""
     place = {case.incident.id: at for at, case in enumerate(found)}
     worst = sorted(
@@ -319,12 +323,83 @@ def _arrange(found: Sequence[_Case]) -> Iterator[DiagnosedFinding]:
             explained[case.incident.id] = ""
             for name in _follow(case.incident, found):
                 explained.setdefault(name, case.incident.id)
-    described = {case.incident.id: _describe(case) for case in worst}
+    parts = {case.incident.id: _separate(case, found, observations) for case in worst}
+    groups: list[list[DiagnosedFinding]] = []
     for root in (name for name, cause in explained.items() if not cause):
-        below = [each.incident.id for each in worst if explained[each.incident.id] == root]
-        yield described[root].model_copy(update={"explains": tuple(below)})
-        for name in below:
-            yield described[name].model_copy(update={"explained_by": root})
+        below = [
+            _describe(part)
+            for case in worst
+            if explained[case.incident.id] == root and (part := parts[case.incident.id][0])
+        ]
+        names = tuple(each.incident for each in below)
+        # What is a root is one as a whole.
+        worst_of_all = next(case for case in worst if case.incident.id == root)
+        groups.append(
+            [
+                _describe(worst_of_all).model_copy(update={"explains": names}),
+                *(each.model_copy(update={"explained_by": root}) for each in below),
+            ]
+        )
+    groups += [
+        [_describe(part)]
+        for case in worst
+        if explained[case.incident.id] and (part := parts[case.incident.id][1])
+    ]
+    for group in sorted(groups, key=lambda group: SEVERITIES.index(group[0].severity)):
+        yield from group
+
+
+def _separate(
+    case: _Case, found: Sequence[_Case], observations: Observations
+) -> tuple[_Case | None, _Case | None]:
+    """What of an incident others explain, and what none does: it is in services that none is in."""
+    causes = [other for other in found if case.incident.id in other.incident.explains]
+    confined = [other for other in causes if case.incident.id in other.incident.confined]
+    if not causes or len(confined) < len(causes):
+        return case, None
+    services = _map_services(observations)
+    reached: set[str] = set()
+    for other in confined:
+        for subject in _list_subjects(other):
+            if subject not in services:
+                # It may be in any service.
+                return case, None
+            reached |= services[subject]
+    left = {
+        subject
+        for subject in _list_subjects(case)
+        if subject in services and not services[subject] & reached
+    }
+    return _split(case, left, among=False), _split(case, left, among=True)
+
+
+def _list_subjects(case: _Case) -> set[str]:
+    return {thing.subject for _, thing in case.things} | {subject for subject, _ in case.lines}
+
+
+def _map_services(observations: Observations) -> dict[str, set[str]]:
+    """The services that a subject means: one by its name, and those that want a port."""
+    found: dict[str, set[str]] = {}
+    for state in observations.list_states(StackState):
+        for container in state.containers:
+            if container.service is None:
+                continue
+            found.setdefault(container.service, set()).add(container.service)
+            for text in (*container.published, *(container.shape.get("ports") or ())):
+                if match := _BINDING.fullmatch(str(text)):
+                    subject = f"{match['address']}:{match['port']}/{match['protocol']}"
+                    found.setdefault(subject, set()).add(container.service)
+    return found
+
+
+def _split(case: _Case, subjects: Collection[str], *, among: bool) -> _Case | None:
+    """The same of these subjects alone, or of all others; nothing where none is left."""
+    part = replace(
+        case,
+        things=[each for each in case.things if (each[1].subject in subjects) is among],
+        lines=[each for each in case.lines if (each[0] in subjects) is among],
+    )
+    return part if part.is_found else None
 
 
 def _follow(incident: Incident, found: Sequence[_Case]) -> Iterator[str]:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -138,7 +139,9 @@ def answer_job() -> None:
     """Answer the job on standard input: the body of that process."""
     # It ends even where whoever began it was killed, and whatever it is doing.
     signal.alarm(int(START + ALL))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    # Where that is not known its time alone bounds it.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         # What it prints is no answer.
         os.dup2(2, 1)

@@ -148,6 +148,8 @@ class Incident(Frozen):
     :param operations: the operations that say whether a host has it: where they ran and found
         nothing, its symptoms in logs are of the past. Those of ``states`` belong to them.
     :param explains: the ids of incidents that it may cause; they stand behind it.
+    :param confined: those of ``explains`` that it causes in its own services alone; another service
+        that has one of them has it for another reason.
     :param remedy: what mends it; begins with a verb.
     :param inventory: the line of inventory that asks stackmend for that, or allows it.
     :param proof: what shows that it is mended.
@@ -171,6 +173,7 @@ class Incident(Frozen):
     states: tuple[StatePattern, ...] = ()
     operations: frozenset[str] = frozenset()
     explains: tuple[str, ...] = ()
+    confined: frozenset[str] = frozenset()
     remedy: str = Field(min_length=1)
     inventory: str = ""
     proof: str = Field(min_length=1)

@@ -236,6 +236,7 @@ PROBE_CANNOT_RUN = Incident(
         ),
     ),
     explains=("unhealthy",),
+    confined=frozenset({"unhealthy"}),
     remedy="use a program that the image has, or install this one in the image",
     proof="the healthcheck exits 0",
 )
