@@ -45,6 +45,17 @@ class Locked(Refusal):
     """
 
 
+class Paused(Refusal):
+    """A refusal because somebody has paused the host, or what it is about, and nothing else.
+
+    Where a host has no other, nothing has failed there: its outcome says so.
+    """
+
+
+class Deferred(Refusal):
+    """A refusal because runs failed here lately: the host is broken, and is mended later."""
+
+
 class Action(Frozen):
     """One step, with its reason and the way back. Each room adds what its steps need.
 
@@ -55,9 +66,12 @@ class Action(Frozen):
     :param undo: how to take it back, in words or as a command.
     :cvar prepares: whether the host is no other by it, as by a download: where it fails, nothing
         has got worse.
+    :cvar lasts: whether it mends something that is then to last, so that a schedule stops mending
+        what does not.
     """
 
     prepares: ClassVar[bool] = False
+    lasts: ClassVar[bool] = True
 
     verb: str
     subject: str

@@ -18,12 +18,27 @@ from pyinfra.context import ctx_config, ctx_host
 from typing_extensions import override
 
 from stackmend import connection, reporting
-from stackmend.decision import Action, Locked, Plan, Refusal
+from stackmend.decision import Action, Finding, Locked, Plan, Refusal
 from stackmend.errors import StepError
 from stackmend.fleet import hosts as fleet
 from stackmend.problems import join_problems
 from stackmend.redaction import format_safe_line
 from stackmend.reporting import announce
+from stackmend.restraint import files
+from stackmend.restraint.facts import Restraints
+from stackmend.restraint.rules import (
+    Desired,
+    describe_pause,
+    hold_back,
+    is_left_alone,
+    note_broken,
+    note_failure,
+    note_mends,
+    note_success,
+    refuse_unreadable,
+)
+from stackmend.restraint.spec import RestraintPolicy
+from stackmend.restraint.state import Limits, Memory, Pauses
 from stackmend.text import format_limit
 
 if TYPE_CHECKING:
@@ -65,16 +80,23 @@ class Reconciler(ABC, Generic[S, A]):
     :cvar advice: lines that follow each error.
     :cvar drift: the kinds of findings that say no more than that a host is not as desired: what
         runs there may be well.
+    :cvar is_restrained: whether pauses and limits keep its plans from being executed.
     """
 
     subject: str
     all_or_nothing: ClassVar[bool] = True
+    is_restrained: ClassVar[bool] = True
     step_limit: ClassVar[float] = connection.LIMIT
     advice: ClassVar[tuple[str, ...]] = ()
     drift: ClassVar[frozenset[str]] = frozenset()
 
     host: Host
     report: Collector
+
+    #: What the host remembers of pauses and limits, as it was read with the last facts.
+    memory: Memory | connection.Unknown | None = None
+    #: Whether this run has begun to execute a plan.
+    attempted: bool = False
 
     @abstractmethod
     def observe(self, *, fresh: bool = False) -> Observation[S, A]:
@@ -107,15 +129,28 @@ class Reconciler(ABC, Generic[S, A]):
         :param facts: pairs of a fact class and its keyword arguments.
         :param fresh: whether those that were read before and are still valid are read again.
         """
+        # Over the same channel, whatever is executed on the host before it is asked for.
+        asked = [*facts, (Restraints, {})]
         if fresh:
-            return connection.fetch_facts(self.host, facts)
-        for fact, arguments in facts:
-            connection.prefetch(self.host, fact, **arguments)
-        return [connection.read(self.host, fact, **arguments) for fact, arguments in facts]
+            values = connection.fetch_facts(self.host, asked)
+        else:
+            for fact, arguments in asked:
+                connection.prefetch(self.host, fact, **arguments)
+            values = [connection.read(self.host, fact, **arguments) for fact, arguments in asked]
+        *found, self.memory = values
+        return found
 
     def wait_until_ready(self) -> Observation[S, A]:
         """Observe before anything is executed, once the host can be judged at all."""
         return self.observe()
+
+    def hold(self) -> AbstractContextManager[connection.Lease]:
+        """Hold the lock that keeps other runs from acting meanwhile: that of the host, for the run.
+
+        :raises LeaseHeld: another run has it.
+        :raises Stopped: no further host may be changed.
+        """
+        return nullcontext(fleet.hold(self.host))
 
     def wait_until_idle(self) -> None:
         """Wait, once the lock is held, for commands that outlived the run that began them.
@@ -166,6 +201,18 @@ class Reconciler(ABC, Generic[S, A]):
     def preview(self, observation: Observation[S, A]) -> Plan[A]:
         """The plan as it is reported while nothing is executed yet."""
         return observation.plan
+
+    def leave_out(self, actions: Sequence[A], held: Sequence[A]) -> tuple[A, ...]:
+        """The actions of a plan that can be executed although some of them are held; none here.
+
+        :param actions: all of them, in their order.
+        :param held: those that a pause or a limit keeps from being executed.
+        """
+        return ()
+
+    def identify_desired(self) -> str:
+        """What tells what is desired now from what was before, so that limits begin anew."""
+        return ""
 
     def run(
         self,
@@ -246,6 +293,7 @@ def operate(
     :raises OperationError: an argument is wrong, and nothing is executed yet.
     """
     report = reporting.record(host, name)
+    connection.prefetch(host, Restraints)
     if (readings := _find_readings(host)) is not None:
         readings[name] = _read_only(host, build, report)
         return
@@ -262,11 +310,33 @@ def operate(
         return
     try:
         if report_observation(room):
+            if host.state.is_executing:
+                _remember(room, succeeded=True)
             host.noop(converged)
             return
         yield _Untimed(reconcile, (room,), {})
     finally:
         report.add_measure("channels", connection.count_channels(host), "channels")
+
+
+#: By run: what it may do again and again on a host, where nobody attends it.
+_unattended: WeakKeyDictionary[State, dict[str, RestraintPolicy]] = WeakKeyDictionary()
+
+
+def run_unattended(host: Host, policy: RestraintPolicy | None = None) -> None:
+    """Have this run keep to the limits of what nobody attends. To be called first in a deploy.
+
+    What was mended again and again without lasting is left alone, and a host where runs failed is
+    so for a while. A run that a person has started keeps to pauses alone.
+
+    :param host: the host.
+    :param policy: the limits.
+    """
+    _unattended.setdefault(host.state, {})[host.name] = policy or RestraintPolicy()
+
+
+def _find_policy(host: Host) -> RestraintPolicy | None:
+    return _unattended.get(host.state, {}).get(host.name)
 
 
 @dataclass(frozen=True)
@@ -329,6 +399,9 @@ def _read_only(
         return Reading(problem=problem)
     finally:
         report.add_measure("channels", connection.count_channels(host), "channels")
+    if room.is_restrained:
+        notes = _list_notes(room, plan, first=not list_readings(host))
+        plan = plan.model_copy(update={"findings": (*plan.findings, *notes)})
     report.add_plan(plan)
     unread = (refusal.reason for refusal in plan.refusals if refusal.subject == _UNREADABLE)
     problem = next(unread, "") if observation.state is None else ""
@@ -373,6 +446,7 @@ def report_observation(room: Reconciler[Any, Any]) -> bool:
             room.report_error(error)
         return False
     plan = room.preview(observation) if preparing else observation.plan
+    plan = _hold_back(room, plan)
     # Where executing follows, it reports what it finds under the lock.
     if preparing or observation.plan.empty:
         room.report_plan(plan)
@@ -396,8 +470,9 @@ def reconcile(state: State, host: Host, room: Reconciler[Any, Any]) -> bool:
     Where there is something to do the host is observed once more under the lock, because whoever
     held it until now may have changed what was read before.
     """
+    room.attempted = False
     try:
-        return _reconcile(room)
+        succeeded = _reconcile(room)
     except connection.LeaseHeld as error:
         room.report_plan(Plan(refusals=(_refuse_busy(error.holder),)))
         return False
@@ -406,23 +481,28 @@ def reconcile(state: State, host: Host, room: Reconciler[Any, Any]) -> bool:
         return False
     except (StepError, connection.RemoteError) as error:
         room.report_error(error)
-        return False
+        succeeded = False
+    _remember(room, succeeded=succeeded)
+    return succeeded
 
 
 def _reconcile(room: Reconciler[Any, Any]) -> bool:
     observed = room.wait_until_ready()
-    busy = find_other_run(room.host) if observed.plan.refusals else None
+    plan = _hold_back(room, observed.plan)
+    left_alone = is_left_alone(plan)
+    busy = find_other_run(room.host) if plan.refusals and not left_alone else None
     if busy and not fleet.find_wait(room.host):
         room.report_plan(Plan(refusals=(busy,)))
         return False
-    if not observed.plan.actions and not busy:
-        room.report_plan(observed.plan)
-        return observed.plan.empty
-    lease = fleet.hold(room.host)
-    room.wait_until_idle()
+    if not plan.actions and not busy:
+        room.report_plan(plan)
+        _note_broken(room, observed.plan)
+        return plan.empty or left_alone
     with ExitStack() as stack:
+        lease = stack.enter_context(room.hold())
+        room.wait_until_idle()
         with fleet.leave_out(room.host):
-            stack.enter_context(room.take_turn(observed.plan))
+            stack.enter_context(room.take_turn(plan))
         return reconcile_locked(room, lease)
 
 
@@ -435,20 +515,152 @@ def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> boo
     """
     # What other rooms read of the host before is of then as well.
     connection.invalidate(room.host)
+    room.memory = None
     observed = room.observe(fresh=True)
-    room.report_plan(observed.plan)
-    if observed.state is None or (observed.plan.refusals and room.all_or_nothing):
-        return False
+    if room.memory is None and room.is_restrained:
+        # A room that has its own way to read has not read it along.
+        (room.memory,) = connection.fetch_facts(room.host, [(Restraints, {})])
+    plan = _hold_back(room, observed.plan)
+    room.report_plan(plan)
+    _note_broken(room, observed.plan)
+    if observed.state is None or (plan.refusals and room.all_or_nothing):
+        return is_left_alone(plan)
+    if is_left_alone(plan) and not plan.actions:
+        return True
     fleet.note_before(room.host, well=room.is_sound(observed.plan))
-    if not room.execute(observed.plan, observed.state, lease) or observed.plan.refusals:
+    _note_mends(room, plan)
+    room.attempted = bool(plan.actions)
+    # What is held is refused to nobody who executes the rest.
+    executed = plan.model_copy(update={"refusals": observed.plan.refusals})
+    if not room.execute(executed, observed.state, lease):
         return False
-    verified = room.verify(observed.plan, observed.state)
+    if plan.refusals:
+        return is_left_alone(plan)
+    verified = room.verify(plan, observed.state)
     if not verified.plan.empty:
-        room.report_plan(_leave_out_reported(verified.plan, observed.plan))
+        room.report_plan(_leave_out_reported(verified.plan, plan))
     if verified.plan.actions:
         left = "; ".join(map(str, verified.plan.actions))
         room.report_error(StepError(f"not proven: still to do: {left}"))
     return verified.plan.empty
+
+
+# What keeps a plan from being executed
+
+
+def _read_memory(room: Reconciler[Any, Any]) -> Memory:
+    """What the host remembers; of what cannot be read, that it cannot be read."""
+    if room.memory is None:
+        room.memory = connection.read(room.host, Restraints)
+    memory = room.memory
+    if isinstance(memory, Memory):
+        return memory
+    return Memory(now=0, pauses_problem=memory.reason, limits_problem=memory.reason)
+
+
+def _hold_back(room: Reconciler[Any, Any], plan: Plan[Any]) -> Plan[Any]:
+    """A plan as far as nothing keeps it from being executed; decided here and nowhere else."""
+    if not room.is_restrained:
+        return plan
+    memory = _read_memory(room)
+    for pause in memory.list_pauses():
+        if not pause.only:
+            reporting.mark_paused(room.host, describe_pause(pause))
+    policy = _find_policy(room.host)
+    return hold_back(plan, policy, memory, _identify(room), room.leave_out)
+
+
+def _identify(room: Reconciler[Any, Any]) -> Desired:
+    return Desired(operation=room.report.name, fingerprint=room.identify_desired())
+
+
+def _list_notes(room: Reconciler[Any, Any], plan: Plan[Any], *, first: bool) -> Iterator[Finding]:
+    """What would keep a plan from being executed that is only observed.
+
+    :param first: whether nothing else of the host was read before.
+    """
+    memory = _read_memory(room)
+    if memory.pauses_problem and first:
+        refusal = refuse_unreadable(memory.pauses_problem)
+        yield Finding(
+            subject=refusal.subject, kind="unknown", cause=refusal.reason, remedy=refusal.remedy
+        )
+    name = _identify(room).room
+    for pause in memory.list_pauses():
+        covered = any(pause.is_of(name, action.subject) for action in plan.actions)
+        if first if not pause.only else covered:
+            text = describe_pause(pause)
+            yield Finding(subject=pause.only or "host", kind="paused", cause=text, blocks=False)
+
+
+def _note_broken(room: Reconciler[Any, Any], plan: Plan[Any]) -> None:
+    """Remember that what is left alone for its limit is still broken."""
+    policy = _find_policy(room.host)
+    if policy is not None and room.is_restrained and plan.actions:
+        memory = _read_memory(room)
+        limits = note_broken(memory.limits, plan.actions, policy, memory.now, _identify(room))
+        _write_limits(room, memory, limits)
+
+
+def _note_mends(room: Reconciler[Any, Any], plan: Plan[Any]) -> None:
+    """Remember what is about to be mended: also a run that is killed meanwhile has tried."""
+    policy = _find_policy(room.host)
+    if policy is not None and room.is_restrained:
+        memory = _read_memory(room)
+        limits = note_mends(memory.limits, plan.actions, policy, memory.now, _identify(room))
+        _write_limits(room, memory, limits)
+
+
+def _remember(room: Reconciler[Any, Any], *, succeeded: bool) -> None:
+    """Remember how an operation ended, and drop the pauses that have run out."""
+    if not room.is_restrained or not isinstance(room.memory, Memory):
+        return
+    memory, policy, desired = room.memory, _find_policy(room.host), _identify(room)
+    limits = memory.limits
+    paused = any(not pause.only for pause in memory.list_pauses())
+    if succeeded and not paused and not room.report.refusals:
+        limits = note_success(limits, desired, attended=policy is None)
+    elif policy is not None and room.attempted and not succeeded:
+        reason = next((error.message for error in reversed(room.report.errors)), "")
+        limits = note_failure(limits, reason, policy, memory.now, desired)
+    _write_limits(room, memory, limits)
+    if any(pause.is_over(memory.now) for pause in memory.pauses):
+        _drop_pauses(room)
+
+
+def _write_limits(room: Reconciler[Any, Any], memory: Memory, limits: Limits) -> None:
+    if limits != memory.limits:
+        room.memory = memory.model_copy(update={"limits": limits, "limits_problem": ""})
+        _write(room, files.LIMITS, limits if limits != Limits() else None)
+
+
+def _drop_pauses(room: Reconciler[Any, Any]) -> None:
+    """Drop the pauses that have run out, unless somebody changes them at this moment."""
+    with suppress(connection.RemoteError), connection.hold_lock(room.host, files.LOCK):
+        (memory,) = connection.fetch_facts(room.host, [(Restraints, {})])
+        if isinstance(memory, Memory) and not memory.pauses_problem:
+            left = memory.list_pauses()
+            _write(room, files.PAUSES, Pauses(pauses=left) if left else None)
+
+
+def _write(room: Reconciler[Any, Any], path: str, content: Pauses | Limits | None) -> None:
+    """Write what is remembered; that it cannot be is said, and fails nothing."""
+    command = files.write(path, present=content is not None)
+    stdin = files.dump(content) if content is not None else None
+    try:
+        result = connection.run(room.host, command, stdin=stdin, closing=True)
+        reason = "" if result.ok else result.reason
+    except connection.RemoteError as error:
+        reason = str(error)
+    if reason:
+        finding = Finding(
+            subject=path,
+            kind="not written",
+            cause=f"what keeps runs from mending the same again is not remembered: {reason}",
+            remedy="see what keeps root from writing it, such as a full disk",
+            blocks=False,
+        )
+        room.report_plan(Plan(findings=(finding,)))
 
 
 def _leave_out_reported(plan: Plan[A], reported: Plan[A]) -> Plan[A]:

@@ -290,8 +290,9 @@ def _check_login(data: Mapping[str, Any]) -> None:
     """
     for key, value in data.items():
         if key not in _LOGIN:
-            meant = get_close_matches(key, _LOGIN, 1, 0.8) if key.startswith("ssh") else []
-            if meant:
+            alike = key.startswith("ssh") and isinstance(value, str | int)
+            meant = get_close_matches(key, _LOGIN, 1, 0.8) if alike else []
+            if meant and meant[0] not in data:
                 raise SpecError(f"{show(key)}: unknown key (did you mean {meant[0]}?)")
         elif value is not None and key == "ssh_port":
             if type(value) is not int or value not in range(1, 65536):

@@ -12,6 +12,7 @@ from tests.unit.hostile_machine import ACCELERATORS, ACCESS, ENGINE, ESSENTIALS
 from tests.unit.hostile_models import INSIDE, MODELS
 from tests.unit.hostile_ports import PORTS
 from tests.unit.hostile_resolver import ANSWERS, CACHES, RESOLVER
+from tests.unit.hostile_restraint import RESTRAINT
 from tests.unit.hostile_schedule import SCHEDULE
 from tests.unit.hostile_worker import WORKER
 
@@ -38,4 +39,5 @@ ROOMS = (
     SYMPTOMS,
     SUPPORT,
     SCHEDULE,
+    RESTRAINT,
 )

@@ -23,9 +23,10 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stackmend import get_deploy_directory
 from stackmend.cli import cli, new_inventory, questions
 from stackmend.cli.new_inventory import Answers, NewHost, WrongAnswer, parse_hosts
-from stackmend.spec import check
+from stackmend.spec import check, check_settings
 
 GOLDEN = Path(__file__).parent / "golden" / "cli_init"
 COMPOSE = "services: {web: {image: lab/box}}\n"
@@ -300,9 +301,9 @@ def test_a_person_at_a_terminal_is_asked_again_until_each_answer_is_right(home: 
 
 @pytest.mark.slow
 def test_somebody_who_leaves_in_the_midst_leaves_nothing(home: Path) -> None:
-    code, output = answer(home / "work", ["ai1", "ops", "\x03"])
+    code, output = answer(home / "work", ["ai1", "ops", "\x04"])
     assert (code, "Aborted." in output) == (130, True), output
-    assert not (home / "work/my").exists()
+    assert not (home / "work/my/fleet.py").exists()
 
 
 #: What somebody changes in an inventory that was right, where, and what is said of it in one line.
@@ -315,7 +316,7 @@ EDITS: dict[str, tuple[str, str, str, str]] = {
     "source": ("all", '"shop")', '"shp")', "work/shp is not a directory on this machine"),
     "syntax": ("all", '"ai",', '"ai"', "group_data/all.py line "),
     "name": ("all", '"root"', "root", "group_data/all.py line 6: NameError: name 'root' is not"),
-    "module": ("fleet", "hosts", "import nowhere\nhosts", "No module named 'nowhere'"),
+    "module": ("fleet", "hosts = [", "import nowhere\nhosts = [", "No module named 'nowhere'"),
     "login": ("all", "ssh_user", "ssh_usr", "ssh_usr: unknown key (did you mean ssh_user?)"),
     "key": ("all", '# ssh_key = "', 'ssh_key = "~/no', "id_ed25519 is no file of this machine"),
     "key kind": ("all", '# ssh_key = "~/', 'ssh_key = 5  # "', "ssh_key: must be text"),
@@ -342,9 +343,16 @@ def test_a_wrong_edit_gets_one_clear_error_and_reaches_no_host(home: Path, name:
     )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.count(message) == 1, done.stderr
-    assert done.stderr.count("Error: ") == 1
+    assert len([line for line in done.stderr.splitlines() if line.startswith("Error: ")]) == 1
     assert "Traceback" not in done.stderr
     assert not Path("var").exists(), "no run, no record"
+
+
+def test_what_is_a_users_own_is_no_wrong_key() -> None:
+    stack = {"project": "ai", "source": str(get_deploy_directory() / "stacks/ai")}
+    own = {"ssh_keys": ["ssh-ed25519 AAAA"], "ssh_usr": "kept", "ssh_user": "ops", "rack": 5}
+    more = {"ssh_allow_agent": True, "ssh_paramiko_connect_kwargs": {}, "ssh_connect_retries": 2}
+    check_settings("ai1", {**own, **more, "stack": {**stack, "directory": "/opt/ai"}})
 
 
 @given(st.text(max_size=40))

@@ -388,6 +388,12 @@ def test_what_a_host_says_cannot_steer_the_terminal() -> None:
     assert "\u202e" not in text
 
 
+def test_a_legacy_worker_that_waits_is_named_all_the_same() -> None:
+    waits = found("slow", "waits", "not moved: ai is not healthy", blocks=False)
+    diagnosis = diagnose(Observations(rooms=(room("worker.engine", waits),)))
+    assert [finding.incident for finding in diagnosis.findings] == ["worker-unaccelerated"]
+
+
 ENTRY = {"entrypoint": ["docker-entrypoint.sh"], "command": ["redis-server"]}
 
 
@@ -404,6 +410,7 @@ def find_exposed(image: str, shape: dict[str, object]) -> list[str]:
         ENTRY,
         {**ENTRY, "command": ["redis-server", "--appendonly", "yes"]},
         {**ENTRY, "command": ["--save", "60 1"]},
+        {**ENTRY, "command": ["redis-server", "--save", "", "--protected-mode", "no"]},
         {"entrypoint": ["/usr/local/bin/redis-server", "--appendonly", "yes"]},
         {**ENTRY, "environment": {"REDIS_VERSION": "8.0", "PATH": "/bin"}},
     ],
@@ -420,6 +427,8 @@ def test_a_redis_that_surely_has_no_password_is_exposed(shape: dict[str, object]
         {**ENTRY, "command": ["redis-server", "settings"]},
         {**ENTRY, "command": ["--aclfile", "/users.acl"]},
         {**ENTRY, "command": ["--include", "/more"]},
+        {**ENTRY, "command": ["redis-server", "--protected-mode", "yes"]},
+        {**ENTRY, "command": ["--protected-mode", "no", "--requirepass", "*"]},
         {**ENTRY, "command": ["sh", "-c", "exec redis-server $OPTIONS"]},
         {"entrypoint": ["/start.sh"]},
         {**ENTRY, "environment": {"REDIS_PASSWORD": "*"}},

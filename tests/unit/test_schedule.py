@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from stackmend.connection import read_script
 from stackmend.problems import WrongSettings
 from stackmend.raw import validate
 from stackmend.schedule import get_arguments, wheels
@@ -196,6 +197,46 @@ def test_a_table_of_cron() -> None:
     assert "%" not in table.replace("\\%", "")
     assert "/var/log/stackmend-controller.log" in make_table(timer(), JOB, "ai1", tools[:2])
     assert make_table(timer(at="*:0/7"), JOB, "ai1", tools) == ""
+
+
+CRONTAB_PROGRAM = """#!/bin/sh
+file=$HOME/table.$3
+case $1 in
+-l) cat "$file" ;;
+*) if [ "$3" = - ]; then cat >"$HOME/table.$2"; else cp "$3" "$HOME/table.$2"; fi ;;
+esac
+"""
+
+
+def test_a_users_own_table_keeps_all_else(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/crontab").write_text(CRONTAB_PROGRAM)
+    (tmp_path / "bin/crontab").chmod(0o755)
+    own = tmp_path / "table.ops"
+    own.write_text("MAILTO=me\n0 1 * * * mine\n")
+    env = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    shared = "".join(read_script("stackmend.connection", part) for part in ("walk", "put"))
+    table = make_table(timer(), JOB, "ai1", ("flock", "timeout"), own=True)
+
+    def run(name: str, *words: str, stdin: str = "") -> None:
+        script = read_script("stackmend.schedule", name)
+        # Nothing of this machine is touched.
+        for root in ("/etc/", "/run/", "/var/"):
+            script = script.replace(root, f"{tmp_path}{root}")
+        script = shared + script
+        command = ["sh", "-c", script, name, "stackmend-controller", *words]
+        done = subprocess.run(command, input=stdin, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    for _ in range(2):
+        run("set", "crontab", "ops", str(tmp_path / "kept"), stdin=table)
+        begin, end = "# begin stackmend-controller\n", "# end stackmend-controller\n"
+        assert own.read_text() == f"MAILTO=me\n0 1 * * * mine\n{begin}{table}{end}"
+    # Nothing of the probe changes what was written: the plan is empty then.
+    found = state(**CRONTAB, tools=("flock", "timeout"), files={"crontab": table})
+    assert plan(desired(), found).empty
+    run("remove", "ops", str(tmp_path / "none"))
+    assert own.read_text() == "MAILTO=me\n0 1 * * * mine\n"
 
 
 def test_each_host_has_a_constant_place() -> None:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -34,7 +34,7 @@ DEPLOYS = {
     What is wrong is found, mended and proven mended; the next run changes nothing.""",
     "reconcile": """Keep every host as its `stack` says: what a schedule runs.
 
-    Each host goes on by itself, for as long as `reconcile.limit` says.""",
+    Each host goes on by itself, within the limits that `reconcile` sets.""",
     "bootstrap": """Make new machines ready for a stack.
 
     A user, the clock, DNS and a container engine, as `access`, `resolver` and `engine` say.""",
@@ -46,12 +46,21 @@ DEPLOYS = {
 #: What a run ends with, below the help of each command.
 EXIT_CODES = """\b
 Exit codes:
-  0   every host is proven well (with --dry: was looked at)
+  0   every host is proven well, or paused (with --dry: was looked at)
   1   a host failed, or was refused something
   2   wrong usage or settings
   3   a host cannot be reached
   4   another run holds the lock of a host
   10  with --detailed-exitcode: well, and changed (with --dry: would be)
+  129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
+
+PAUSE_EXIT_CODES = """\b
+Exit codes:
+  0   every host is as asked
+  1   a host failed, or was refused it
+  2   wrong usage or settings
+  3   a host cannot be reached
+  4   another run is changing the pauses of a host
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
 
 
@@ -128,6 +137,7 @@ def _run(
     verbosity: int,
     wait: float | None = None,
     record: str = "",
+    data: Mapping[str, str] | None = None,
 ) -> int:
     # Not before: --help and completion answer at once.
     from stackmend.cli.output import JSONOutput, Output
@@ -144,11 +154,93 @@ def _run(
         verbosity=verbosity,
         wait=wait,
         record=record,
+        data=data,
     )
 
 
 for _name, _text in DEPLOYS.items():
     cli.add_command(_make_deploy_command(_name, _text))
+
+
+_ONLY = click.option(
+    "--only", metavar="WHAT", help="A room, such as models, or service:NAME, and nothing else."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
+_VERBOSE = click.option(
+    "-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more."
+)
+
+
+@cli.command("pause", epilog=PAUSE_EXIT_CODES)
+@click.argument("inventory", type=click.Path())
+@click.argument("hosts", nargs=-1, metavar="[HOST]...")
+@click.option(
+    "--until",
+    default="",
+    metavar="WHEN",
+    help="When it ends: 2h, 08:00 or 2026-12-24T08:00.  [default: never]",
+)
+@click.option("--why", default="", metavar="TEXT", help="The reason, in a line.")
+@_ONLY
+@_JSON
+@_VERBOSE
+def pause_hosts(
+    inventory: str,
+    hosts: tuple[str, ...],
+    until: str,
+    why: str,
+    only: str | None,
+    as_json: bool,
+    verbosity: int,
+) -> int:
+    """Leave hosts alone: what is found is reported, and nothing is mended until they are resumed.
+
+    HOST is a host or a group; without any it is all of INVENTORY. The pause lies on the host, so
+    that it holds for each controller and for the host's own schedule.
+    """
+    from datetime import UTC, datetime
+
+    from pydantic import ValidationError
+
+    from stackmend.problems import list_problems
+    from stackmend.restraint.spec import PauseSpec
+    from stackmend.restraint.times import parse_until
+
+    raw = {"only": only or "", "why": why, "who": ""}
+    try:
+        parse_until(until, datetime.now(UTC).astimezone())
+    except ValueError as error:
+        raise click.UsageError(f"--until: {error}") from None
+    try:
+        PauseSpec.model_validate(raw)
+    except ValidationError as error:
+        first, *_ = list_problems(error, model=PauseSpec, raw=raw)
+        raise click.UsageError(f"--{first}") from None
+    data = {"pause_until": until, "pause_why": why, "pause_only": only or ""}
+    return _run("pause", inventory, as_json=as_json, limit=hosts, verbosity=verbosity, data=data)
+
+
+@cli.command("resume", epilog=PAUSE_EXIT_CODES)
+@click.argument("inventory", type=click.Path())
+@click.argument("hosts", nargs=-1, metavar="[HOST]...")
+@_ONLY
+@_JSON
+@_VERBOSE
+def resume_hosts(
+    inventory: str, hosts: tuple[str, ...], only: str | None, as_json: bool, verbosity: int
+) -> int:
+    """Have hosts mended again that were paused; the next site or reconcile does so.
+
+    HOST is a host or a group; without any it is all of INVENTORY.
+    """
+    from stackmend.restraint.spec import check_scope
+
+    try:
+        check_scope(only or "")
+    except ValueError as error:
+        raise click.UsageError(f"--only: {error}") from None
+    data = {} if only is None else {"pause_only": only}
+    return _run("resume", inventory, as_json=as_json, limit=hosts, verbosity=verbosity, data=data)
 
 
 cli.add_command(diagnose)

@@ -55,6 +55,7 @@ def stack(
     mend: Mapping[str, Any] | Mend | None = None,
     allow: Sequence[str] = (),
     minimum_free: int | str = "2GiB",
+    drift: Mapping[str, str] | None = None,
     links: Mapping[str, Any] | LinksPolicy | None = None,
     on_bind_error: Callable[[Host, str], bool] | None = None,
 ) -> Generator[FunctionCommand, None, None]:
@@ -75,6 +76,8 @@ def stack(
     + mend: limits of restarting what failed by itself: ``attempts``, ``window``, ``backoff``
     + allow: consent to touch what is not ours: ``container:NAME``, ``project:/DIRECTORY``
     + minimum_free: bytes (or ``"2GiB"``) that must be free before anything is written
+    + drift: what is done about a field that differs from what was proven, by its path:
+      ``{"services.*.environment.LOG_LEVEL": "ignore"}``; ``mend`` by default, or ``warn``
     + links: whether the addresses that services are given for each other are proven, and what is
       done about wrong ones: ``{}`` reports them, ``{"on_conflict": "override"}`` corrects them in
       a file of stackmend's own, see ``links.repaired``
@@ -115,6 +118,7 @@ def stack(
         "mend": {} if mend is None else mend,
         "allow": allow,
         "minimum_free": minimum_free,
+        "drift": {} if drift is None else drift,
         "links": links,
     }
     converged = "the project is already as declared, and healthy"

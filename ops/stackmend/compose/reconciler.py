@@ -46,7 +46,13 @@ from stackmend.compose.plan.link_correction import (
 )
 from stackmend.compose.plan.link_findings import find_unheard
 from stackmend.compose.plan.links import Links, add_results, classify_links, describe_others
-from stackmend.compose.plan.order import drop_record, is_change, is_creating, is_writing
+from stackmend.compose.plan.order import (
+    drop_record,
+    is_change,
+    is_creating,
+    is_writing,
+    separate,
+)
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
 from stackmend.compose.remote import FETCH_LIMIT, Fetched, Unfetched, fetch
@@ -181,6 +187,14 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         """Whether the stack was well; what new files bring was not missing."""
         kinds = {finding.kind for finding in plan.problems}
         return kinds <= (DRIFT | {"missing"} if "files" in kinds else DRIFT)
+
+    def leave_out(self, actions: Sequence[Action], held: Sequence[Action]) -> tuple[Action, ...]:
+        """The steps of other services that wait for none of those held."""
+        return separate(actions, held)
+
+    def identify_desired(self) -> str:
+        """The digest of the project's files."""
+        return self.source.digest
 
     def wait_until_ready(self) -> Observation[Snapshot, Action]:
         """What the operation observed just now: Compose is asked once what the files mean."""

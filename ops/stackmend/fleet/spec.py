@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from stackmend.raw import PositiveSeconds, Seconds
+from stackmend.restraint.spec import RestraintPolicy
 
 #: Seconds that a run waits at most for another one to end.
 LONGEST_WAIT = 24 * 3600.0
 
 
-class ReconcilePolicy(BaseModel):
+class ReconcilePolicy(RestraintPolicy):
     """How a run treats the hosts that it changes, and each other run there.
 
     :param wait: for how long a run waits for another one to end that is at work on a host; with 0

@@ -333,10 +333,10 @@ def _arrange(found: Sequence[_Case], observations: Observations) -> Iterator[Dia
         ]
         names = tuple(each.incident for each in below)
         # What is a root is one as a whole.
-        whole = next(case for case in worst if case.incident.id == root)
+        worst_of_all = next(case for case in worst if case.incident.id == root)
         groups.append(
             [
-                _describe(whole).model_copy(update={"explains": names}),
+                _describe(worst_of_all).model_copy(update={"explains": names}),
                 *(each.model_copy(update={"explained_by": root}) for each in below),
             ]
         )
@@ -370,7 +370,7 @@ def _separate(
         for subject in _list_subjects(case)
         if subject in services and not services[subject] & reached
     }
-    return _restrict(case, left, among=False), _restrict(case, left, among=True)
+    return _split(case, left, among=False), _split(case, left, among=True)
 
 
 def _list_subjects(case: _Case) -> set[str]:
@@ -392,7 +392,7 @@ def _map_services(observations: Observations) -> dict[str, set[str]]:
     return found
 
 
-def _restrict(case: _Case, subjects: Collection[str], *, among: bool) -> _Case | None:
+def _split(case: _Case, subjects: Collection[str], *, among: bool) -> _Case | None:
     """The same of these subjects alone, or of all others; nothing where none is left."""
     part = replace(
         case,

@@ -51,8 +51,10 @@ __all__ = [
     "get_run_id",
     "has_got_worse",
     "install",
+    "keep_quiet",
     "listen",
     "mark_observed",
+    "mark_paused",
     "mark_worse",
     "read",
     "record",
@@ -152,6 +154,23 @@ def has_got_worse(host: Host) -> bool:
     from stackmend.reporting import write
 
     return write.has_got_worse(_run(host.state), host)
+
+
+def mark_paused(host: Host, reason: str) -> None:
+    """Have the record of this run say that somebody has paused a host as a whole.
+
+    :param host: the pyinfra host
+    :param reason: who, since when, and why
+    """
+    _run(host.state).paused[host.name] = reason
+
+
+def keep_quiet(host: Host) -> None:
+    """Have this run leave no metrics and send no notices: it says nothing of how its hosts are.
+
+    :param host: a pyinfra host of the run
+    """
+    _run(host.state).quiet = True
 
 
 def add_diagnosis(host: Host, diagnosis: Diagnosis) -> None:

@@ -133,6 +133,10 @@ class Run:
         self.diagnoses: dict[str, Diagnosis] = {}
         #: The hosts that its changes made worse.
         self.worse: set[str] = set()
+        #: Of each host that somebody has paused, who and why.
+        self.paused: dict[str, str] = {}
+        #: Whether it says nothing of how its hosts are.
+        self.quiet = False
         self.started = datetime.now(UTC)
         self.id = token_hex(3)
         self.collectors: dict[str, dict[str, Collector]] = {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from stackmend.connection import signals
-from stackmend.decision import Locked
+from stackmend.decision import Deferred, Locked, Paused
 from stackmend.redaction import format_safe_line, get_secrets
 from stackmend.reporting import files, get_listener, summary
 from stackmend.reporting.clean import clean
@@ -58,8 +58,9 @@ def conclude(run: Run) -> Path | None:
             listener.on_no_record()
         return None
     _show(record, path)
-    _write_metrics(run, record)
-    _notify(run, record, path)
+    if not run.quiet:
+        _write_metrics(run, record)
+        _notify(run, record, path)
     return path
 
 
@@ -152,6 +153,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
             complete = False
         hosts[host.name] = {
             "outcome": _classify_outcome(run, host, operations, dry=dry),
+            "reason": run.paused.get(host.name, ""),
             "operations": operations,
             "diagnosis": run.diagnoses.get(host.name),
             "worse": host.name in run.worse,
@@ -182,8 +184,11 @@ def classify_ended(run: Run, host: Host, *, failed: bool) -> Outcome:
     :param failed: whether that operation failed.
     """
     operations = _build_operations(run, host)
-    if failed and (trouble := _classify_trouble(operations, failed=True)):
+    trouble = _classify_trouble(operations, failed=failed)
+    if trouble and (failed or trouble == "paused"):
         return trouble
+    if host.name in run.paused:
+        return "paused"
     return "changed" if any(op.changed for op in operations) else "converged"
 
 
@@ -283,24 +288,32 @@ def _classify_outcome(
     failed = host in run.state.failed_hosts or any(op.succeeded is False for op in operations)
     if trouble := _classify_trouble(operations, failed=failed):
         return trouble
+    if not dry and not _is_finished(run, host):
+        return "unknown"
+    if host.name in run.paused:
+        return "paused"
     if dry:
         return _forecast(run, host, operations)
-    if not _is_finished(run, host):
-        return "unknown"
     return "changed" if any(op.changed for op in operations) else "converged"
 
 
 def _classify_trouble(operations: Sequence[OperationRecord], *, failed: bool) -> Outcome | None:
     refused = _classify_refusals(operations)
     erred = any(op.errors and op.succeeded is not True for op in operations)
-    return "failed" if erred or (failed and not refused) else refused
+    # Nothing that is paused fails.
+    return "failed" if erred or (failed and refused in (None, "paused")) else refused
 
 
 def _classify_refusals(operations: Sequence[OperationRecord]) -> Outcome | None:
     refusals = [refusal for op in operations for refusal in op.refusals]
     if not refusals:
         return None
-    return "locked" if all(isinstance(each, Locked) for each in refusals) else "refused"
+    kinds = {type(each) for each in refusals}
+    if not kinds <= {Locked, Paused, Deferred}:
+        return "refused"
+    if Deferred in kinds:
+        return "failed"
+    return "locked" if Locked in kinds else "paused"
 
 
 def _classify_observed(run: Run, host: Host, operations: Sequence[OperationRecord]) -> Outcome:

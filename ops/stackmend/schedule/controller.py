@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _SHARED = ("/tmp", "/var/tmp")  # noqa: S108 - named, and not written to
 
 #: Sections that change nothing of the machine that they are about.
-_HARMLESS = frozenset({"schedule", "report"})
+_HARMLESS = frozenset({"schedule", "reconcile", "report"})
 
 
 class Token(NamedTuple):

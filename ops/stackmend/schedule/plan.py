@@ -137,7 +137,9 @@ def make_generation(digest: str, tag: str) -> str:
 def _make_files(desired: Desired, state: HostSchedule) -> dict[str, str]:
     if state.init == "systemd":
         return make_units(desired.spec, desired.job, state.version)
-    return {state.cron: make_table(desired.spec, desired.job, desired.host, state.tools)}
+    own = state.cron == "crontab"
+    table = make_table(desired.spec, desired.job, desired.host, state.tools, own=own)
+    return {state.cron: table}
 
 
 def _describe(path: str, files: Mapping[str, str]) -> str:

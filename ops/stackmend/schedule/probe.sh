@@ -58,8 +58,7 @@ section table table
 # What is left where nothing of it is to be.
 begin leftovers
 for path in "$units/$name.service" "$units/$name.timer" "$units/timers.target.wants/$name.timer" \
-  "/var/lib/systemd/timers/stamp-$name.timer" "/etc/cron.d/$name" "/var/log/$name.log" "/run/$name.lock" \
-  "$home"; do
+  "/var/lib/systemd/timers/stamp-$name.timer" "/etc/cron.d/$name" "/var/log/$name.log" "$home"; do
   if [ -e "$path" ] || [ -L "$path" ]; then printf '%s\n' "$path"; fi
 done | quoted
 end 0

@@ -7,7 +7,7 @@ if [ -d /run/systemd/system ] && command -v systemctl >/dev/null 2>&1; then
 fi
 for file in "/etc/systemd/system/$name.service" "/etc/systemd/system/$name.timer" \
   "/etc/systemd/system/timers.target.wants/$name.timer" "/etc/cron.d/$name" "/var/log/$name.log" \
-  "/run/$name.lock" "/var/lib/systemd/timers/stamp-$name.timer"; do
+  "/var/lib/systemd/timers/stamp-$name.timer"; do
   if [ -L "$file" ]; then rm -f -- "$file"; elif [ -e "$file" ]; then remove "$file" || exit 73; fi
 done
 if command -v crontab >/dev/null 2>&1 && before=$(crontab -l -u "$user" 2>/dev/null); then

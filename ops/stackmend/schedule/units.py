@@ -156,13 +156,17 @@ def _list_timer(spec: TimerSpec, job: Job, version: int) -> Iterator[str]:
     yield "WantedBy=timers.target"
 
 
-def make_table(spec: TimerSpec, job: Job, host: str, tools: tuple[str, ...]) -> str:
+def make_table(
+    spec: TimerSpec, job: Job, host: str, tools: tuple[str, ...], *, own: bool = False
+) -> str:
     """The table of cron that does the same; empty where cron has no such times or lines so long.
 
     :param spec: when it is run.
     :param job: what is run.
     :param host: the host's name, by which it has a constant place within the delay.
     :param tools: the programs that the host has for it.
+    :param own: whether it is part of the user's own table, where variables would change what stands
+        behind it, and a line names no user.
     """
     fields = format_cron(spec.interval, spec.at)
     if not fields:
@@ -170,8 +174,9 @@ def make_table(spec: TimerSpec, job: Job, host: str, tools: tuple[str, ...]) -> 
     log = f"/var/log/{spec.unit}.log"
     # The log of one run alone, where there is no logger.
     output = f"2>&1 | logger -t {spec.unit}" if "logger" in tools else f">{log} 2>&1"
-    lock = f"/run/{spec.unit}.lock" if job.user == "root" else f"{job.directory}/.{spec.unit}.lock"
-    variables = {"NO_COLOR": "1", MARK: spec.unit, **job.environment}
+    # A file that is there and that nobody has to remove: the inventory.
+    lock = job.command[-1]
+    variables = {"PATH": PATH, "NO_COLOR": "1", MARK: spec.unit, **job.environment}
     settings = ["env", *(f"{key}={value}" for key, value in variables.items())]
     words = [*settings, "flock", "-n", lock, *_limit(spec), *job.command]
     command = f"cd {shlex.quote(job.directory)} && {shlex.join(words)} {output}"
@@ -181,9 +186,9 @@ def make_table(spec: TimerSpec, job: Job, host: str, tools: tuple[str, ...]) -> 
     command = command.replace("%", r"\%")
     if len(command) > LONGEST:
         return ""
-    return "\n".join(
-        [MADE, "SHELL=/bin/sh", f"PATH={PATH}", 'MAILTO=""', f"{fields} {job.user} {command}", ""]
-    )
+    if own:
+        return "\n".join([MADE, f"{fields} {command}", ""])
+    return "\n".join([MADE, "SHELL=/bin/sh", 'MAILTO=""', f"{fields} {job.user} {command}", ""])
 
 
 def _limit(spec: TimerSpec) -> list[str]:

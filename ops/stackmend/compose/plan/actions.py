@@ -258,6 +258,8 @@ class Remove(decision.Action):
 class Record(decision.Action):
     """Prove that the stack is healthy, and record what was proven."""
 
+    lasts: ClassVar[bool] = False
+
     verb: Literal["record"] = "record"
 
 

@@ -17,7 +17,7 @@ _ENTRYPOINT = re.compile(r"(?:.*/)?(?:docker-)?entrypoint\.sh")
 #: Options that ask for a password, let only the container itself in, or name a file that may.
 _GUARDED = re.compile(r"--?(?:requirepass|user|aclfile|include|bind|protected-mode)")
 #: The same option, where it lets everybody in.
-_OPEN = re.compile(r"--?protected-mode[ =][\"']?no\b")
+_OPEN = re.compile(r"--?protected-mode[ =]no\b")
 #: Variables that images make a password or options from.
 _GUARDING = re.compile(r"pass|auth|secret|acl|args|flags|opts|conf", re.I)
 _OLLAMA = re.compile(r"(?:^|/)ollama(?:[:@]|$)")

@@ -58,6 +58,7 @@ class Measure(decision.Action):
     """
 
     prepares: ClassVar[bool] = True
+    lasts: ClassVar[bool] = False
 
     verb: Literal["measure"] = "measure"
     undo: str = "none needed: only the result is written"
@@ -69,6 +70,7 @@ class Collect(decision.Action):
     """Write the result that the host has to the controller as well."""
 
     prepares: ClassVar[bool] = True
+    lasts: ClassVar[bool] = False
 
     verb: Literal["collect"] = "collect"
     undo: str = "remove the file"

@@ -1,6 +1,6 @@
 """The steps of a move: one class per verb."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stackmend import decision
 
@@ -31,6 +31,8 @@ class Measure(decision.Action):
 
     :param phase: whether clients call the legacy worker meanwhile (``before``) or the new one.
     """
+
+    lasts: ClassVar[bool] = False
 
     verb: Literal["measure"] = "measure"
     phase: Literal["before", "after"]

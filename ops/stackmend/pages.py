@@ -81,7 +81,7 @@ def make_style(*sheets: str) -> str:
 
     :param sheets: its own, in order.
     """
-    return "".join([_format_colours(), read(__package__, "base.css"), *sheets])
+    return "".join([_format_colours(), read(__package__, "pages.css"), *sheets])
 
 
 def _format_colours() -> str:
