@@ -188,7 +188,7 @@ def test_every_fact_is_fuzzed() -> None:
     fuzzed = {fact for room in ROOMS for fact, _ in room.facts}
     named = {
         f"{path.parent.relative_to('ops')}/{line.split()[1].partition('(')[0]}".replace("/", ".")
-        for path in Path("ops").rglob("facts.py")
+        for path in Path("ops").rglob("*.py")
         for line in path.read_text().splitlines()
         if line.startswith("class ") and "FactBase[" in line
     }
