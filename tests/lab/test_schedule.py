@@ -141,6 +141,7 @@ REMEDIES = (
 )
 
 
+@pytest.mark.slow
 def test_remedies_of_each_kind_come_about_under_the_unit(keeping: Shop) -> None:
     host = keeping.host
     keeping.settings["engine"] = {"channel": "distro", "log": {"max_size": "9m"}}
@@ -277,6 +278,7 @@ def test_cron_does_it_where_there_is_no_systemd(keeping: Shop, fleet: str) -> No
     assert host.exists(HOME)
 
 
+@pytest.mark.slow
 def test_faults_at_random_are_healed_by_the_next_run_but_one(keeping: Shop) -> None:
     soak.set_timer(keeping.host, 4)
     # The first run of a timer settles what its files are.
