@@ -54,7 +54,8 @@ def take_port(ai: Ai) -> None:
 
 def remove_model(ai: Ai) -> None:
     """Somebody removes the model that the worker asks for."""
-    ai.host.docker("exec", "ai-ollama-1", "ollama", "rm", ai.model)
+    # A server that was just made anew may not answer yet.
+    ai.host.wait_for(f"docker exec ai-ollama-1 ollama rm {ai.model}", 60)
 
 
 def cut_off(ai: Ai) -> None:
