@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stackmend import connection, decision
 from stackmend.decision import Plan
@@ -30,6 +30,8 @@ class RestoreReconciler(Reconciler[str, Restore]):
     """One record of one host, to be brought back; the state is the record's name."""
 
     subject = "ports"
+    # A person asks for it, most of all where runs are paused.
+    is_restrained: ClassVar[bool] = False
 
     host: Host
     record: str
