@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from stackmend import compose, connection
 from stackmend.checks.spec import HttpCheck
@@ -110,6 +110,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     """
 
     subject = "legacy worker"
+    rooms: ClassVar[tuple[str, ...]] = ("compose",)
     advice = ("run again: a move that was cut short goes on, or back, from where it stands",)
 
     host: Host
