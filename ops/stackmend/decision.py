@@ -53,10 +53,10 @@ class Paused(Refusal):
     Where a host has no other, nothing has failed there: its outcome says so. Records have it
     without its own field.
 
-    :param whole: whether all of the plan is left alone, whatever it finds.
+    :param complete: whether all of the plan is left alone, whatever it finds.
     """
 
-    whole: bool = Field(default=True, exclude=True)
+    complete: bool = Field(default=True, exclude=True)
 
 
 class Deferred(Refusal):

@@ -665,8 +665,11 @@ def _hold_back(room: Reconciler[Any, Any], plan: Plan[Any]) -> Plan[Any]:
         return plan
     memory = _read_memory(room)
     for pause in memory.list_pauses():
-        if not pause.only:
-            reporting.mark_paused(room.host, describe_pause(pause, memory.now))
+        text = describe_pause(pause, memory.now)
+        if pause.only:
+            reporting.mark_part_paused(room.host, pause.only, text)
+        else:
+            reporting.mark_paused(room.host, text)
     policy = _find_policy(room.host)
     return hold_back(plan, policy, memory, _identify(room), room.leave_out)
 
@@ -693,7 +696,8 @@ def _list_notes(room: Reconciler[Any, Any], plan: Plan[Any], *, first: bool) -> 
     desired = _identify(room)
     for pause in memory.list_pauses():
         covered = any(desired.is_covered(pause, action) for action in plan.actions)
-        if first if not pause.only else covered:
+        # One that nothing ends is named whatever it is of: somebody may have forgotten it.
+        if first if not pause.only or pause.until is None else covered:
             text = describe_pause(pause, memory.now)
             yield Finding(subject=pause.only or "host", kind="paused", cause=text, blocks=False)
 

@@ -27,6 +27,9 @@ REPORTS = f"/var/lib/stackmend/schedule/{UNIT}/reports"
 #: Runs that may begin after a fault until it is healed.
 RUNS = 2
 
+#: Limits of ``reconcile`` under which nothing is left alone: it is broken again on purpose.
+LIMITS = {"mends": 50, "within": 1, "backoff": 0}
+
 #: How much more memory daemons may hold at the end, and files there may be.
 GROWTH = 1.3
 FILES = 5
@@ -173,6 +176,7 @@ def main() -> int:
         host.reset()
         shop = Shop(Path(directory), host)
         shop.settings["mend"] = {"attempts": 100, "backoff": [0]}
+        shop.settings["reconcile"] = LIMITS
         shop.settings["schedule"] = {"mode": "host", "every": "1min", "random_delay": 0}
         done = shop.run("-y", timeout=400)
         if done.rc != 0:

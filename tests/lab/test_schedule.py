@@ -31,6 +31,7 @@ def keeping(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     host = lab.take(1)[0]
     mend = {"attempts": 100, "backoff": [0]}
     shop = Shop(tmp_path_factory.mktemp("keeping"), host, mend=mend)
+    shop.settings["reconcile"] = soak.LIMITS
     shop.settings["schedule"] = {"mode": "host", "every": "24h", "random_delay": 0}
     shop.secret_env["LICENCE_KEY"] = "s3cret-of-the-shop"
     done = shop.run("-y", timeout=400)

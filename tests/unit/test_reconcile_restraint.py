@@ -14,6 +14,8 @@ from stackmend import connection, reconcile
 from stackmend.decision import Action, Deferred, Finding, Paused, Plan
 from stackmend.errors import StepError
 from stackmend.fleet import hosts as fleet
+from stackmend.reporting.state import RunRecord
+from stackmend.reporting.summary import format_record
 from stackmend.restraint import facts, files
 from stackmend.restraint.spec import RestraintPolicy
 from tests.unit.test_reconcile import (
@@ -44,6 +46,15 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(files, name, str(path / place))
     monkeypatch.setattr(reconcile.reporting, "mark_paused", lambda host, reason: None)
     return path
+
+
+@pytest.fixture(autouse=True)
+def named(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What is named as paused in the line of a host."""
+    parts: dict[str, str] = {}
+    mark = reconcile.reporting
+    monkeypatch.setattr(mark, "mark_part_paused", lambda host, part, why: parts.update({part: why}))
+    return parts
 
 
 @pytest.fixture
@@ -260,3 +271,28 @@ def test_what_is_mended_beside_a_paused_service_is_proven(
     one.operation = "compose.stack"
     assert run(one) == mended
     assert [action.subject for action in one.report.done] == ["side"]
+
+
+def test_a_pause_of_a_part_is_named_where_all_is_well(
+    room: Callable[..., Room], state: Path, named: dict[str, str]
+) -> None:
+    pause(state, only="models")
+    one = room(right())
+    assert run(one)
+    assert "until somebody resumes it: disk" in named["models"]
+    (note,) = reconcile._list_notes(one, Plan(), first=True)
+    assert (note.kind, note.blocks) == ("paused", False)
+    assert "days, until somebody resumes it" in note.cause
+    line = {"outcome": "converged", "reason": named["models"]}
+    when = "2026-01-01T12:00:00Z"
+    record = RunRecord.model_validate(
+        {
+            "started": when,
+            "ended": when,
+            "controller": "here",
+            "mode": "apply",
+            "complete": True,
+            "hosts": {"ai1": line},
+        }
+    )
+    assert list(format_record(record)) == [f"ai1: converged: {named['models']}"]

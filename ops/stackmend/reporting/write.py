@@ -153,7 +153,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
             complete = False
         hosts[host.name] = {
             "outcome": _classify_outcome(run, host, operations, dry=dry),
-            "reason": run.paused.get(host.name, ""),
+            "reason": run.explain_pause(host),
             "operations": operations,
             "diagnosis": run.diagnoses.get(host.name),
             "worse": host.name in run.worse,

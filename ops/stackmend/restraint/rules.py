@@ -86,7 +86,7 @@ def hold_back(
     for pause in pauses:
         if pause.only in ("", *desired.list_rooms()) and not plan.empty:
             refused = map(_find_refused, plan.refusals)
-            held = _refuse_paused(pause, plan.actions, memory.now, whole=True)
+            held = _refuse_paused(pause, plan.actions, memory.now, complete=True)
             return plan.model_copy(
                 update={
                     "findings": (*plan.findings, *refused),
@@ -132,7 +132,7 @@ def is_left_alone(
     paused = [refusal for refusal in refusals if isinstance(refusal, Paused)]
     if not paused or len(paused) < len(refusals):
         return False
-    if any(refusal.whole for refusal in paused):
+    if any(refusal.complete for refusal in paused):
         return True
     # What is executed is proven afterwards, and not by what was found before.
     excused = {*(action.subject for action in found.actions)}
@@ -227,14 +227,14 @@ def _find_lost(problem: str) -> Finding:
     )
 
 
-def _refuse_paused(pause: Pause, actions: Sequence[Action], now: float, *, whole: bool) -> Paused:
+def _refuse_paused(pause: Pause, actions: Sequence[Action], now: float, *, complete: bool) -> Paused:
     only = f" --only {pause.only}" if pause.only else ""
     left = f"; left alone: {_name(actions)}" if actions else ""
     return Paused(
         subject=pause.only.removeprefix(SERVICE) or "host",
         reason=f"{describe_pause(pause, now)}{left}",
         remedy=f"to have it mended, run `stackmend resume INVENTORY HOST{only}`",
-        whole=whole,
+        complete=complete,
     )
 
 
@@ -257,7 +257,7 @@ def _hold_services(
         covered = [each for each in plan.actions if desired.is_covered(pause, each)]
         if covered and pause.only.startswith(SERVICE):
             held += covered
-            refusals.append(_refuse_paused(pause, covered, now, whole=False))
+            refusals.append(_refuse_paused(pause, covered, now, complete=False))
     return _hold(plan, held, refusals, leave_out) if held else plan
 
 
