@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 from pyinfra.api.host import Host
 
-from stackmend import connection, reconcile
+from stackmend import connection, reconcile, undo
 from stackmend.decision import Action, Deferred, Finding, Paused, Plan
+from stackmend.engine.restore import ReturnReconciler
 from stackmend.errors import StepError
 from stackmend.fleet import hosts as fleet
+from stackmend.ports import remedies
+from stackmend.ports.reconciler import PortsReconciler
+from stackmend.ports.restore import RestoreReconciler
+from stackmend.ports.spec import PortsPolicy
+from stackmend.reporting.collect import Collector
 from stackmend.reporting.state import RunRecord
 from stackmend.reporting.summary import format_record
 from stackmend.restraint import facts, files
@@ -296,3 +302,25 @@ def test_a_pause_of_a_part_is_named_where_all_is_well(
         }
     )
     assert list(format_record(record)) == [f"ai1: converged: {named['models']}"]
+
+
+def test_the_answer_to_a_bind_error_is_an_operation_of_its_own(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def free(room: Any, error: Any) -> bool:
+        asked.append(reconcile._identify(room).operation)
+        return False
+
+    monkeypatch.setattr(remedies, "_free", free)
+    monkeypatch.setattr(remedies, "_find_report", lambda host: Collector("compose.stack"))
+    answer = remedies.make_remedy(PortsPolicy())
+    assert not answer(host, "Bind for 0.0.0.0:8099 failed: port is already allocated")
+    assert asked == ["ports.remedy"]
+
+
+def test_an_undo_is_a_persons_own_act() -> None:
+    for kind in (RestoreReconciler, ReturnReconciler, undo._Listing):
+        assert not kind.is_restrained
+    assert PortsReconciler.is_restrained
