@@ -438,3 +438,17 @@ def test_a_redis_that_surely_has_no_password_is_exposed(shape: dict[str, object]
 )
 def test_one_that_may_have_a_password_is_not(shape: dict[str, object]) -> None:
     assert find_exposed("redis/redis-stack-server:7", shape) == []
+
+
+def test_a_model_that_a_service_names_and_the_server_lacks_is_missing() -> None:
+    """Nobody declares it: the stack answers nothing all the same."""
+    named = found(
+        "llama3.2:1b",
+        "named",
+        "OLLAMA_MODEL of worker names it, but it is not on the server",
+        blocks=False,
+    )
+    diagnosis = diagnose(Observations(rooms=(room("models.pulled", named),)))
+    assert [each.incident for each in diagnosis.findings] == ["model-missing"]
+    assert diagnosis.findings[0].subjects == ("llama3.2:1b",)
+    assert diagnosis.notes == ()
