@@ -14,7 +14,7 @@ project = stack.project if stack is not None else ""
 if desired is not None:
     incidents.prefetch(project)
 
-# Without a section `models` none is pulled. One that the stack itself names is looked for all the same.
+# Without a section `models` none is pulled; one that the stack itself names is looked for anyway.
 server = models.find_server(stack) if stack is not None and stack.models is None else None
 if server is not None:
     models.prefetch(ModelsPolicy(service=server.service), project)

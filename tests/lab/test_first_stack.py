@@ -66,11 +66,9 @@ class Beginner:
     def ask(self, prompt: str) -> dict[str, Any]:
         """What came of a task, as ``curl`` on the host has it."""
         body = json.dumps({"prompt": prompt})
-        sent = self.host.sh(
-            f"curl -sf -H 'Content-Type: application/json' -d '{body}' {URL}/tasks"
-        )
+        sent = self.host.sh(f"curl -sf -H 'Content-Type: application/json' -d '{body}' {URL}/tasks")
         task = f"{URL}/tasks/{json.loads(sent)['id']}"
-        self.host.wait_for(f"curl -sf {task} | grep -q '\"state\":\"\\(done\\|failed\\)\"'", 60)
+        self.host.wait_for(f'curl -sf {task} | grep -q \'"state":"\\(done\\|failed\\)"\'', 60)
         done: dict[str, Any] = json.loads(self.host.sh(f"curl -sf {task}"))
         return done
 

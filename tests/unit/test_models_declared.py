@@ -37,7 +37,10 @@ def test_the_reference_stack_names_its_model() -> None:
             DeclaredServer("ollama", ("mistral:latest",)),
         ),
         (
-            {"llm": {"image": "${I:-ollama/ollama}"}, "a": {"image": "a", "environment": ["OLLAMA_MODEL=a b"]}},
+            {
+                "llm": {"image": "${I:-ollama/ollama}"},
+                "a": {"image": "a", "environment": ["OLLAMA_MODEL=a b"]},
+            },
             DeclaredServer("llm"),
         ),
         # A name alone proves nothing, two servers are not one, and a client is none.

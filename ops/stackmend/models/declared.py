@@ -1,4 +1,4 @@
-"""What a project's own files say of its model server: which service it is, and who names a model."""
+"""What a project's files say of its model server: which service it is, and who names a model."""
 
 from __future__ import annotations
 
