@@ -30,6 +30,11 @@ from stackmend.spec import check, check_settings
 
 GOLDEN = Path(__file__).parent / "golden" / "cli_init"
 COMPOSE = "services: {web: {image: lab/box}}\n"
+WITH_SERVER = """
+services:
+  llm: {image: "ollama/ollama:0.12.6"}
+  api: {image: lab/box, environment: {OLLAMA_MODEL: mistral}}
+"""
 
 #: Options, and the inventory that they make.
 CASES: dict[str, Sequence[str]] = {
@@ -42,6 +47,7 @@ CASES: dict[str, Sequence[str]] = {
     "key": ("--host", "ai1", "--key", "../.ssh/fleet", "--source", "shop"),
     "beside": ("--host", "ai1", "--source", "shop"),
     "elsewhere": ("--host", "ai1", "--source", "{elsewhere}"),
+    "server": ("--host", "ai1", "--source", "talk"),
 }
 
 
@@ -51,6 +57,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for project in ("work/my/stack", "work/shop", "elsewhere/it's"):
         (tmp_path / project).mkdir(parents=True)
         (tmp_path / project / "compose.yaml").write_text(COMPOSE)
+    (tmp_path / "work/talk").mkdir()
+    (tmp_path / "work/talk/compose.yaml").write_text(WITH_SERVER)
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/fleet").write_text("a key\n")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -326,7 +326,9 @@ def _classify_observed(run: Run, host: Host, operations: Sequence[OperationRecor
     if diagnosis.only:
         # Of the rest nothing was asked.
         operations = ()
-    if refused := _classify_refusals(operations):
+    refused = _classify_refusals(operations)
+    # What was found although another run is at work there is to be heard of.
+    if refused and not (refused == "locked" and diagnosis.findings):
         return refused
     if diagnosis.findings or any(op.planned for op in operations):
         return "drifted"
