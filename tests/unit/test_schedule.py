@@ -10,17 +10,20 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from pyinfra.connectors.local import LocalConnector
 
 from stackmend.connection import read_script
 from stackmend.problems import WrongSettings
 from stackmend.raw import validate
-from stackmend.schedule import get_arguments, wheels
+from stackmend.restraint.state import Memory, Pause
+from stackmend.schedule import controller, get_arguments, wheels
 from stackmend.schedule.bundle import make_bundle
 from stackmend.schedule.calendar import (
     DAY,
@@ -29,7 +32,9 @@ from stackmend.schedule.calendar import (
     format_calendar,
     format_cron,
 )
+from stackmend.schedule.facts import parse
 from stackmend.schedule.plan import Bring, Desired, Remove, Write, make_generation, plan
+from stackmend.schedule.reconciler import ScheduleReconciler
 from stackmend.schedule.spec import TimerSpec
 from stackmend.schedule.state import HostSchedule, Interpreter
 from stackmend.schedule.units import MADE, Job, find_place, make_table, make_units
@@ -44,6 +49,7 @@ EXPORT = (
 )
 OLD_PYTHON = Interpreter(path="/usr/bin/python3", version="3.9.2", tag="cp39")
 UNIT = "/etc/systemd/system/stackmend-controller.timer"
+UNIT_NAME = "stackmend-controller"
 CRONTAB = {"init": "cron", "version": 0, "cron": "crontab", "cron_runs": True}
 JOB = Job(
     command=("/opt/100% safe/bin/stackmend", "reconcile", '/srv/my "fleet"/$HOME.py'),
@@ -189,6 +195,35 @@ def test_units() -> None:
     assert all(text.startswith(MADE) for text in (*confined.values(), *older.values()))
 
 
+def test_a_job_of_roots_has_the_variables_of_a_login() -> None:
+    for user, has in (("root", True), ("ops", False)):
+        job = JOB.model_copy(update={"user": user})
+        for found in (state(login="/root"), state(login="/root", **CRONTAB)):
+            (action,) = plan(desired(job), found).actions
+            assert isinstance(action, Write)
+            text = next(iter(action.files.values()))
+            words = ("HOME=/root", "USER=root", "LOGNAME=root")
+            assert [word in text for word in words] == [has] * 3
+    (action,) = plan(desired(JOB.model_copy(update={"user": "root"})), state()).actions
+    assert isinstance(action, Write)
+    assert "HOME=" not in str(action.files)
+
+
+def test_the_home_of_a_login_is_read_and_bounded() -> None:
+    for home, kept in (("/root", "/root"), ('/x" "A=b', ""), ("root", ""), ("/a%b", "")):
+        lines = [f"|root 0\n|login {home}"]
+        names = ("host", "state", "leftovers", "tools", "gpus", "pythons", "whole")
+        bodies = dict.fromkeys(names, "") | {"host": "\n".join(lines)}
+        text = "\n".join(f"\nm begin {name}\n{body}\n.0\nm end" for name, body in bodies.items())
+        assert parse(text.split("\n"), "m", UNIT_NAME).login == kept
+
+
+def test_a_run_does_not_wait_for_an_engine_that_hangs() -> None:
+    job = Job(command=("/x/stackmend", "reconcile", "/x/inventory.py"), directory="/")
+    text = "".join(make_units(timer(mode="host"), job, 252).values())
+    assert "docker.service" not in next(line for line in text.splitlines() if "After=" in line)
+
+
 def test_a_table_of_cron() -> None:
     tools = ("flock", "timeout", "logger")
     table = make_table(timer(random_delay=30), JOB, "ai1", tools)
@@ -199,44 +234,104 @@ def test_a_table_of_cron() -> None:
     assert make_table(timer(at="*:0/7"), JOB, "ai1", tools) == ""
 
 
-CRONTAB_PROGRAM = """#!/bin/sh
+PROGRAMS = {
+    "crontab": """#!/bin/sh
 file=$HOME/table.$3
 case $1 in
--l) cat "$file" ;;
+-l) [ -e "$file" ] || { echo "no crontab for $3" >&2; exit 1; }; cat "$file" ;;
 *) if [ "$3" = - ]; then cat >"$HOME/table.$2"; else cp "$3" "$HOME/table.$2"; fi ;;
 esac
-"""
+""",
+    "systemctl": """#!/bin/sh
+echo "$*" >>"$HOME/systemctl"
+case $1 in
+is-enabled | is-active) cat "$HOME/$1" ;;
+restart) exit "$(cat "$HOME/status" 2>/dev/null || echo 0)" ;;
+esac
+""",
+    "systemd-analyze": "#!/bin/sh\n",
+}
 
 
-def test_a_users_own_table_keeps_all_else(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/crontab").write_text(CRONTAB_PROGRAM)
-    (tmp_path / "bin/crontab").chmod(0o755)
-    own = tmp_path / "table.ops"
-    own.write_text("MAILTO=me\n0 1 * * * mine\n")
-    env = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path)}
-    shared = "".join(read_script("stackmend.connection", part) for part in ("walk", "put"))
-    table = make_table(timer(), JOB, "ai1", ("flock", "timeout"), own=True)
+class Machine:
+    """Scripts of the room, with nothing of this machine touched."""
 
-    def run(name: str, *words: str, stdin: str = "") -> None:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "bin").mkdir()
+        for name, text in PROGRAMS.items():
+            self.put(f"bin/{name}", text).chmod(0o755)
+
+    def put(self, path: str, text: str) -> Path:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+        return target
+
+    def run(
+        self, name: str, *words: str, stdin: bytes | str = "", status: int = 0, before: str = ""
+    ) -> str:
+        shared = "".join(read_script("stackmend.connection", part) for part in ("walk", "put"))
         script = read_script("stackmend.schedule", name)
-        # Nothing of this machine is touched.
         for root in ("/etc/", "/run/", "/var/"):
-            script = script.replace(root, f"{tmp_path}{root}")
-        script = shared + script
-        command = ["sh", "-c", script, name, "stackmend-controller", *words]
-        done = subprocess.run(command, input=stdin, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+            script = script.replace(root, f"{self.root}{root}")
+        env = {"PATH": f"{self.root / 'bin'}:/usr/bin:/bin", "HOME": str(self.root)}
+        done = subprocess.run(
+            ["sh", "-c", shared + before + script, name, *words],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            env=env,
+            capture_output=True,
+        )
+        assert done.returncode == status, done.stderr
+        return done.stdout.decode() + done.stderr.decode()
 
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_a_users_own_table_keeps_all_else(machine: Machine, tmp_path: Path) -> None:
+    own = machine.put("table.ops", "MAILTO=me\n0 1 * * * mine\n")
+    table = make_table(timer(), JOB, "ai1", ("flock", "timeout"), own=True)
+    words = ("stackmend-controller", "crontab", "ops", str(tmp_path / "kept"))
     for _ in range(2):
-        run("set", "crontab", "ops", str(tmp_path / "kept"), stdin=table)
+        machine.run("set", *words, stdin=table)
         begin, end = "# begin stackmend-controller\n", "# end stackmend-controller\n"
         assert own.read_text() == f"MAILTO=me\n0 1 * * * mine\n{begin}{table}{end}"
     # Nothing of the probe changes what was written: the plan is empty then.
     found = state(**CRONTAB, tools=("flock", "timeout"), files={"crontab": table})
     assert plan(desired(), found).empty
-    run("remove", "ops", str(tmp_path / "none"))
+    machine.run("remove", "stackmend-controller", "ops", str(tmp_path / "none"))
     assert own.read_text() == "MAILTO=me\n0 1 * * * mine\n"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_units_that_do_not_start_leave_what_ran_before(
+    machine: Machine, tmp_path: Path, before: bool
+) -> None:
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    units = tmp_path / "etc/systemd/system"
+    if before:
+        machine.put(f"etc/systemd/system/{UNIT_NAME}.service", "old service\n")
+        machine.put(f"etc/systemd/system/{UNIT_NAME}.timer", "old timer\n")
+    machine.put("is-enabled", "enabled" if before else "")
+    machine.put("is-active", "active" if before else "inactive")
+    machine.put("status", "1")
+    words = (UNIT_NAME, "", "ops", str(tmp_path / "kept"))
+    machine.run("set", *words, stdin="service\n=\ntimer\n", status=70)
+    left = {path.name: path.read_text() for path in units.iterdir()}
+    asked = (tmp_path / "systemctl").read_text().splitlines()
+    if before:
+        assert left == {
+            f"{UNIT_NAME}.service": "old service\n",
+            f"{UNIT_NAME}.timer": "old timer\n",
+        }
+        assert asked[-2:] == ["daemon-reload", f"restart {UNIT_NAME}.timer"]
+    else:
+        assert left == {}
+        assert f"disable {UNIT_NAME}.timer" in asked
+        assert asked[-2:] == ["daemon-reload", f"stop {UNIT_NAME}.timer"]
 
 
 def test_each_host_has_a_constant_place() -> None:
@@ -292,6 +387,7 @@ CASES: dict[str, tuple[dict[str, Any], HostSchedule]] = {
         {"mode": "host"},
         _well({"mode": "host"}).model_copy(update={"generation": "old"}),
     ),
+    "unread": ({}, _well({}, unread=True)),
     "another_machine": ({}, state(same=False)),
     "not_root": ({}, state(root=False)),
     "macos": ({"mode": "host"}, state(system="Darwin", init="")),
@@ -350,6 +446,72 @@ def test_an_inventory_that_is_no_file_is_refused() -> None:
     found = desired().model_copy(update={"problem": ("no file", "name one")})
     (refusal,) = plan(found, state()).refusals
     assert (refusal.reason, refusal.remedy) == ("no file", "name one")
+
+
+# This machine's side
+
+
+def fake_host(*stacks: dict[str, Any], directory: Path) -> Any:
+    """A host whose run has hosts with these settings, the first of them @local."""
+    hosts = [
+        SimpleNamespace(
+            name=f"host{number}",
+            connector_cls=object if number else LocalConnector,
+            data=SimpleNamespace(dict=lambda stack=stack: {"stack": stack}),
+        )
+        for number, stack in enumerate(stacks)
+    ]
+    hosts[0].state = SimpleNamespace(inventory=hosts, cwd=str(directory))
+    return hosts[0]
+
+
+@pytest.fixture
+def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "fleet.py"
+    path.write_text("hosts = []\n")
+    monkeypatch.setattr(controller.invocation, "find_inventory", lambda state: path)
+    reports = tmp_path / "reports"
+    monkeypatch.setattr(controller.reporting, "find_report_directory", lambda state: reports)
+    return path
+
+
+def test_a_confined_run_may_keep_the_wheels_of_hosts_that_it_renews(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = inventory.parent
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    own = {"schedule": {"every": "5min"}}
+    for other, has in (({"schedule": {"mode": "host"}}, True), ({"project": "ai"}, False)):
+        job, problem = controller.make_fleet_job(fake_host(own, other, directory=home), timer())
+        assert problem is None
+        assert job.confined
+        assert (str(home / "cache/stackmend/wheels") in job.writable) is has
+        controller.make_directories(job)
+        assert (home / "cache/stackmend/wheels").is_dir() is True or not has
+
+
+def test_limits_of_mending_do_not_hold_for_timers_and_pauses_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not ScheduleReconciler.is_restrained
+    paused: list[str] = []
+    monkeypatch.setattr("stackmend.reporting.mark_paused", lambda host, text: paused.append(text))
+    report = SimpleNamespace(name="schedule.timer")
+    host: Any = SimpleNamespace(name="ai1")
+    room = ScheduleReconciler(host, timer(), report)  # type: ignore[arg-type]
+    room.__dict__["desired"] = desired()
+    for pauses in ((), (Pause(who="ann", why="disk", since=0),)):
+        memory = Memory(now=10, pauses=pauses)
+
+        def fetch(*facts: Any, fresh: bool = False, memory: Memory = memory) -> list[Any]:
+            room.memory = memory
+            return [state()]
+
+        monkeypatch.setattr(room, "fetch", fetch)
+        found = room.observe().plan
+        assert bool(found.actions) is not bool(pauses)
+        assert bool(found.refusals) is bool(pauses)
+    assert len(paused) == 1
 
 
 # What a host gets

@@ -15,6 +15,8 @@ fail() {
   echo "$1" >&2
   exit "$2"
 }
+# flush: have all that was written here on the disk.
+flush() { sync -f "$home" 2>/dev/null || sync; }
 if [ -d "$part/wheels" ]; then
   # What a run left that was killed here.
   rm -rf "$venv"
@@ -27,6 +29,8 @@ if [ -d "$part/wheels" ]; then
   rm -rf "$part/wheels"
   version=$("$venv/bin/stackmend" --version 2>"$output") || fail 'stackmend does not start' 70
   case $version in 'stackmend, version '* | 'stackmend '*) ;; *) fail 'stackmend does not start' 70 ;; esac
+  # Also after a power cut it is complete where it says so.
+  flush
   : >"$venv/complete"
 fi
 [ -e "$venv/complete" ] || exit 74
@@ -39,9 +43,10 @@ status=$?
 # Where another run is at work it has read its settings all the same.
 case $status in 0 | 4 | 10) ;; *) rm -rf "$home/generations/$generation"; fail "stackmend looked at this host by itself and ended with $status" 65 ;; esac
 cd "$home" || exit 73
+flush
 before=$(readlink current)
 rm -f .current && ln -s "generations/$generation" .current && mv -T -f .current current || exit 73
-sync "$home" 2>/dev/null
+flush
 # What ran until now may still run: it goes the next time.
 for each in generations/*; do
   case $each in "generations/$generation" | "$before") ;; *) rm -rf "$each" ;; esac

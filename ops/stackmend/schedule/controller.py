@@ -18,6 +18,7 @@ from pyinfra.connectors.local import LocalConnector
 
 from stackmend import invocation, reporting
 from stackmend.problems import show
+from stackmend.schedule import wheels
 from stackmend.schedule.facts import HOME
 from stackmend.schedule.spec import TimerSpec
 from stackmend.schedule.units import Job
@@ -78,7 +79,11 @@ def make_fleet_job(host: Host, spec: TimerSpec) -> tuple[Job, tuple[str, str] | 
     user = spec.user or pwd.getpwuid(os.geteuid()).pw_name
     path = directory / Path(str(inventory)).expanduser() if inventory else None
     reports = reporting.find_report_directory(host.state).absolute()
-    writable = (str(reports), *_list_metrics(host, directory))
+    writable = (
+        str(reports),
+        *((str(wheels.find_cache(user)),) if _has_copies(host) else ()),
+        *_list_metrics(host, directory),
+    )
     job = Job(
         command=(str(program), "reconcile", str(path or "")),
         directory=str(directory),
@@ -120,11 +125,11 @@ def make_fleet_job(host: Host, spec: TimerSpec) -> tuple[Job, tuple[str, str] | 
 
 
 def make_directories(job: Job) -> None:
-    """Make the directory of the records: a confined run may make none.
+    """Make the directories of the records and of the wheels: a confined run may make none.
 
     :param job: what this machine runs.
     """
-    for path in job.writable[:1]:
+    for path in job.writable[:2]:
         with suppress(OSError):
             Path(path).mkdir(parents=True, exist_ok=True)
 
@@ -147,14 +152,25 @@ def _is_mended_here(host: Host) -> bool:
     return isinstance(raw, Mapping) and bool({*map(str, raw)} - _HARMLESS)
 
 
+def _has_copies(host: Host) -> bool:
+    """Whether this run renews what hosts mend themselves with."""
+    for each in host.state.inventory:
+        raw: Any = each.data.dict().get("stack")  # type: ignore[no-untyped-call]
+        section = _get(raw, "schedule")
+        if _get(section, "mode") == "host" and _get(section, "present") is not False:
+            return True
+    return False
+
+
+def _get(value: Any, field: str) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(field)
+    return getattr(value, field, None)
+
+
 def _list_metrics(host: Host, directory: Path) -> Iterator[str]:
     for each in host.state.inventory:
         raw: Any = each.data.dict().get("stack")  # type: ignore[no-untyped-call]
-        report = raw.get("report") if isinstance(raw, Mapping) else getattr(raw, "report", None)
-        chosen = (
-            report.get("metrics")
-            if isinstance(report, Mapping)
-            else getattr(report, "metrics", None)
-        )
+        chosen = _get(_get(raw, "report"), "metrics")
         if isinstance(chosen, str | Path):
             yield str((directory / Path(chosen).expanduser()).parent)

@@ -19,6 +19,7 @@ HOME = f"{STATE_ROOT}/schedule"
 MOST = 50
 
 _PYTHON = re.compile(r"(/\S{1,300}) ([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}) cpython-([0-9]{2,4}) yes")
+_HOME = re.compile(r"/[A-Za-z0-9_.@+/-]{0,300}")
 _CONTAINER = re.compile(r"/?([A-Za-z0-9][A-Za-z0-9_.-]{0,250})")
 
 
@@ -96,6 +97,7 @@ def parse(output: Sequence[str], mark: str, name: str, secret: str = "") -> Host
             "system": host.get("system", ""),
             "machine": host.get("machine", "")[:50],
             "library": host.get("library", "")[:200].strip(),
+            "login": match[0] if (match := _HOME.fullmatch(host.get("login", ""))) else "",
             "init": host.get("init", ""),
             "version": int(host.get("version") or 0),
             "misfit": " ".join(message)[:300] or f"exit status {status}" if status else "",
@@ -103,6 +105,7 @@ def parse(output: Sequence[str], mark: str, name: str, secret: str = "") -> Host
             "cron_runs": host.get("runs") == "yes",
             "files": {path: text for path, text in files.items() if text},
             "foreign": tuple(dropins[:MOST]),
+            "unread": "yes" in (timer.get("NeedDaemonReload"), service.get("NeedDaemonReload")),
             "enabled": timer.get("UnitFileState") == "enabled",
             "active": timer.get("ActiveState") == "active",
             "masked": "masked" in (timer.get("LoadState"), service.get("LoadState")),

@@ -8,7 +8,7 @@ from stackmend.decision import Finding, Refusal
 from stackmend.frozen import Frozen
 from stackmend.schedule.spec import TimerSpec
 from stackmend.schedule.state import HostSchedule, Interpreter
-from stackmend.schedule.units import Job, make_table, make_units
+from stackmend.schedule.units import Job, log_in, make_table, make_units
 
 #: The oldest Python that stackmend runs with.
 OLDEST = (3, 11)
@@ -102,6 +102,8 @@ def plan(desired: Desired, state: HostSchedule) -> Plan:
         _describe(path, state.files) for path in files if files[path] != state.files.get(path)
     ]
     if state.init == "systemd":
+        if not causes and state.unread:
+            causes.append("systemd has not read its files again")
         if not causes and not state.enabled:
             causes.append("it does not start with the host")
         if not causes and not state.active:
@@ -135,10 +137,11 @@ def make_generation(digest: str, tag: str) -> str:
 
 
 def _make_files(desired: Desired, state: HostSchedule) -> dict[str, str]:
+    job = log_in(desired.job, state.login)
     if state.init == "systemd":
-        return make_units(desired.spec, desired.job, state.version)
+        return make_units(desired.spec, job, state.version)
     own = state.cron == "crontab"
-    table = make_table(desired.spec, desired.job, desired.host, state.tools, own=own)
+    table = make_table(desired.spec, job, desired.host, state.tools, own=own)
     return {state.cron: table}
 
 

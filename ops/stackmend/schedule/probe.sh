@@ -25,6 +25,7 @@ begin host
   printf 'root %s\nsystem %s\nmachine %s\ninit %s\nversion %s\n' \
     "$(id -u)" "$(uname -s)" "$(uname -m)" "$init" "${version:-0}"
   printf 'library %s\n' "$( (getconf GNU_LIBC_VERSION || ldd --version) 2>&1 | tr '\n' ' ' | head -c 200)"
+  printf 'login %s\n' "$( (getent passwd "$user" || grep "^$user:" /etc/passwd) 2>/dev/null | head -n 1 | cut -d : -f 6)"
   printf 'token %s\n' "$(head -c 100 -- "$token" 2>/dev/null)"
   printf 'cron %s\nruns %s\n' "$cron" "$runs"
   if [ -e "$home/current/venv/complete" ]; then
@@ -37,7 +38,7 @@ begin state
 if [ "$init" = systemd ]; then
   for ending in service timer; do
     echo "unit $ending"
-    systemctl show -p LoadState -p ActiveState -p UnitFileState -p DropInPaths \
+    systemctl show -p LoadState -p ActiveState -p UnitFileState -p DropInPaths -p NeedDaemonReload \
       -p Result -p ExecMainStatus "$name.$ending" 2>/dev/null
   done
 fi | quoted

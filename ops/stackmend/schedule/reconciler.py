@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from stackmend import connection
+from stackmend import connection, reporting
 from stackmend.errors import StepError
 from stackmend.problems import Problem
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
+from stackmend.restraint import rules as restraint
+from stackmend.restraint.state import Memory
 from stackmend.schedule import commands, controller, wheels
 from stackmend.schedule.bundle import Bundle, make_bundle
 from stackmend.schedule.calendar import format_calendar
@@ -37,6 +39,9 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
 
     subject = "timer"
     step_limit = commands.LIMIT
+    # A copy that cannot be made must not keep the host's own runs from mending it: limits hold for
+    # what is mended. Pauses do hold here, see `observe`.
+    is_restrained: ClassVar[bool] = False
 
     host: Host
     spec: TimerSpec
@@ -71,7 +76,9 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
 
     def observe(self, *, fresh: bool = False) -> Observation[HostSchedule, Action]:
         """Read the host and plan. Changes nothing."""
-        token = controller.get_token()
+        # A confined run of mode host's may have nowhere to put one, and needs none.
+        own = self.spec.mode == "controller"
+        token = controller.get_token() if own else controller.Token("", "")
         arguments = {
             "unit": self.spec.unit,
             "calendar": format_calendar(self.spec.interval, self.spec.at),
@@ -83,7 +90,16 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
         (state,) = self.fetch((Schedule, arguments), fresh=fresh)
         if isinstance(state, connection.Unknown):
             return observe_unreadable(state, "its timers")
-        return Observation(plan(self.desired, state), state)
+        found = plan(self.desired, state)
+        memory = self.memory
+        if not isinstance(memory, Memory):
+            reason = memory.reason if memory is not None else "nothing was read"
+            memory = Memory(now=0, pauses_problem=reason)
+        for pause in memory.list_pauses():
+            if not pause.only:
+                reporting.mark_paused(self.host, restraint.describe_pause(pause))
+        desired = restraint.Desired(operation=self.report.name, fingerprint="")
+        return Observation(restraint.hold_back(found, None, memory, desired), state)
 
     def execute(self, plan: Plan[Action], state: HostSchedule, lease: connection.Lease) -> bool:
         """Carry out the actions of a plan in its order."""

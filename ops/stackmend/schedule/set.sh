@@ -41,11 +41,16 @@ if command -v systemd-analyze >/dev/null 2>&1; then
     exit 65
   fi
 fi
+enabled=$(systemctl is-enabled "$name.timer" 2>/dev/null) active=$(systemctl is-active "$name.timer" 2>/dev/null)
 back() {
+  # Of what was enabled by now: its link leads nowhere without its file.
+  [ "$enabled" = enabled ] || systemctl disable "$name.timer" >/dev/null 2>&1
   for file in "$service" "$timer"; do
     if [ -e "$kept/${file##*/}.$stamp" ]; then put "$file" "$kept/${file##*/}.$stamp"; else remove "$file"; fi
   done
   systemctl daemon-reload
+  # What runs keeps its times until it is started again.
+  if [ "$active" = active ]; then systemctl restart "$name.timer"; else systemctl stop "$name.timer"; fi
 }
 (aim "$service") && (aim "$timer") && keep "$service" && keep "$timer" || exit 73
 if ! put "$service" <"$scratch/$name.service" || ! put "$timer" <"$scratch/$name.timer"; then

@@ -32,6 +32,7 @@ class HostSchedule(Frozen):
     :param system: the kernel's name, such as ``Linux``.
     :param machine: the processor's, such as ``x86_64``.
     :param library: the C library and its version, such as ``glibc 2.36``.
+    :param login: the home directory of who is to run it; empty where that is not known.
     :param init: what starts timers.
     :param version: systemd's; 0 without it.
     :param misfit: why its ``systemd-analyze`` does not take what ``OnCalendar`` is to hold; empty
@@ -40,6 +41,7 @@ class HostSchedule(Frozen):
     :param cron_runs: whether cron runs.
     :param files: each file of the timer that is there, and what it holds.
     :param foreign: drop-ins of somebody's that change a unit of it.
+    :param unread: whether systemd runs a unit of it otherwise than its files say.
     :param enabled: whether the timer starts with the host.
     :param active: whether it runs.
     :param masked: whether somebody masked one of its units.
@@ -57,6 +59,7 @@ class HostSchedule(Frozen):
     system: str = "Linux"
     machine: str = ""
     library: str = ""
+    login: str = ""
     init: Literal["systemd", "cron", ""] = ""
     version: int = 0
     misfit: str = ""
@@ -64,6 +67,7 @@ class HostSchedule(Frozen):
     cron_runs: bool = False
     files: Mapping[str, str] = {}
     foreign: tuple[str, ...] = ()
+    unread: bool = False
     enabled: bool = False
     active: bool = False
     masked: bool = False

@@ -66,6 +66,14 @@ SystemCallErrorNumber=EPERM
 UMask=0077"""
 
 
+#: A start of the engine under way, at boot say, has a minute before a run takes it for a fault.
+_AWAIT_ENGINE = (
+    "n=30; while [ $n -gt 0 ]; do "
+    "case $(systemctl show -p ActiveState -p Job docker.service 2>/dev/null) in "
+    "*=activating*|*Job=[1-9]*) n=$((n - 1)); sleep 2 ;; *) exit 0 ;; esac; done"
+)
+
+
 class Job(Frozen):
     """What a timer runs.
 
@@ -89,6 +97,18 @@ class Job(Frozen):
     purpose: str = "stackmend keeps this host as its settings say"
 
 
+def log_in(job: Job, home: str) -> Job:
+    """A job with the variables of a login, which systemd sets for no unit of root's.
+
+    :param job: what is run.
+    :param home: the directory of who runs it, on the machine that it runs on.
+    """
+    if job.user != "root" or not home:
+        return job
+    login = {"HOME": home, "USER": job.user, "LOGNAME": job.user}
+    return job.model_copy(update={"environment": {**login, **job.environment}})
+
+
 def make_units(spec: TimerSpec, job: Job, version: int) -> dict[str, str]:
     """The service and the timer, by their paths.
 
@@ -107,10 +127,13 @@ def _list_service(spec: TimerSpec, job: Job) -> Iterator[str]:
     yield "[Unit]"
     yield f"Description={_escape(job.purpose)}"
     yield "Wants=network-online.target"
-    yield "After=network-online.target docker.service"
+    # Not after docker.service: a start of it that hangs is what a run is to mend.
+    yield "After=network-online.target"
     yield ""
     yield "[Service]"
     yield "Type=oneshot"
+    if not job.confined:
+        yield f"ExecStartPre=-/bin/sh -c {_quote(_AWAIT_ENGINE)}"
     if job.user != "root":
         yield f"User={job.user}"
     yield f"WorkingDirectory={_escape(job.directory)}"
