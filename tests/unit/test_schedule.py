@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ from pydantic import SecretStr
 from pyinfra.connectors.local import LocalConnector
 
 from stackmend.connection import read_script
+from stackmend.errors import StepError
 from stackmend.problems import WrongSettings
 from stackmend.raw import validate
 from stackmend.restraint.state import Memory, Pause
@@ -37,7 +40,16 @@ from stackmend.schedule.plan import Bring, Desired, Remove, Write, make_generati
 from stackmend.schedule.reconciler import ScheduleReconciler
 from stackmend.schedule.spec import TimerSpec
 from stackmend.schedule.state import HostSchedule, Interpreter
-from stackmend.schedule.units import MADE, Job, find_place, make_table, make_units
+from stackmend.schedule.units import (
+    MADE,
+    PATH,
+    Job,
+    find_place,
+    log_in,
+    make_table,
+    make_trial,
+    make_units,
+)
 from stackmend.spec import Stack, parse_machine
 from tests.unit.rendering import assert_golden, render
 
@@ -268,16 +280,15 @@ class Machine:
         target.write_text(text)
         return target
 
-    def run(
-        self, name: str, *words: str, stdin: bytes | str = "", status: int = 0, before: str = ""
-    ) -> str:
+    def run(self, name: str, *words: str, stdin: bytes | str = "", status: int = 0) -> str:
         shared = "".join(read_script("stackmend.connection", part) for part in ("walk", "put"))
-        script = read_script("stackmend.schedule", name)
+        before = "".join(read_script("stackmend.schedule", part) for part in ("copy", "table"))
+        script = before + read_script("stackmend.schedule", name)
         for root in ("/etc/", "/run/", "/var/"):
             script = script.replace(root, f"{self.root}{root}")
         env = {"PATH": f"{self.root / 'bin'}:/usr/bin:/bin", "HOME": str(self.root)}
         done = subprocess.run(
-            ["sh", "-c", shared + before + script, name, *words],
+            ["sh", "-c", shared + script, name, *words],
             input=stdin.encode() if isinstance(stdin, str) else stdin,
             env=env,
             capture_output=True,
@@ -304,6 +315,62 @@ def test_a_users_own_table_keeps_all_else(machine: Machine, tmp_path: Path) -> N
     assert plan(desired(), found).empty
     machine.run("remove", "stackmend-controller", "ops", str(tmp_path / "none"))
     assert own.read_text() == "MAILTO=me\n0 1 * * * mine\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # Somebody removed the last comment by hand: nothing behind the first may go with it.
+        (
+            "1\n# begin stackmend-controller\n2\n3\n",
+            "1\n# begin stackmend-controller\n2\n3\n# begin stackmend-controller\nnew\n"
+            "# end stackmend-controller\n",
+        ),
+        (
+            "# begin stackmend-controller\nold\n# end stackmend-controller\n1\n# end other\n",
+            "1\n# end other\n# begin stackmend-controller\nnew\n# end stackmend-controller\n",
+        ),
+        (None, "# begin stackmend-controller\nnew\n# end stackmend-controller\n"),
+    ],
+)
+def test_a_table_loses_no_line_of_its_owner(
+    machine: Machine, tmp_path: Path, before: str | None, after: str
+) -> None:
+    own = tmp_path / "table.ops"
+    if before is not None:
+        own.write_text(before)
+    machine.run("set", UNIT_NAME, "crontab", "ops", str(tmp_path / "kept"), stdin="new\n")
+    assert own.read_text() == after
+
+
+def test_a_table_that_cannot_be_read_is_not_replaced(machine: Machine, tmp_path: Path) -> None:
+    own = machine.put("table.ops", "1\n")
+    machine.put(
+        "bin/crontab",
+        '#!/bin/sh\n[ "$1" != -l ] || { echo full >&2; exit 1; }\n: >"$HOME/table.ops"\n',
+    )
+    words = (UNIT_NAME, "crontab", "ops", str(tmp_path / "kept"))
+    assert "full" in machine.run("set", *words, stdin="new\n", status=73)
+    assert own.read_text() == "1\n"
+
+
+def test_a_timer_that_is_halted_keeps_all_else(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    unit = machine.put(f"etc/systemd/system/{UNIT_NAME}.timer", "timer\n")
+    table = machine.put(f"etc/cron.d/{UNIT_NAME}", "table\n")
+    machine.run("remove", UNIT_NAME, "root", "")
+    assert unit.exists()
+    assert not table.exists()
+    assert (tmp_path / "systemctl").read_text() == f"disable --now {UNIT_NAME}.timer\n"
+
+
+def test_all_of_it_goes_where_its_directory_is_a_link(machine: Machine, tmp_path: Path) -> None:
+    machine.put("disk/stackmend/schedule/stackmend-host/lock", "")
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/stackmend").symlink_to(tmp_path / "disk/stackmend")
+    home = tmp_path / "var/stackmend/schedule/stackmend-host"
+    machine.run("remove", "stackmend-host", "root", str(home))
+    assert [*(tmp_path / "disk/stackmend").iterdir()] == []
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -370,8 +437,10 @@ def _carry(action: Any) -> list[str]:
 def _well(raw: dict[str, Any], **more: Any) -> HostSchedule:
     found = desired(**raw)
     files = make_units(found.spec, found.job, 252)
-    generation = make_generation("abc", "cp311") if found.spec.mode == "host" else ""
-    return state(files=files, enabled=True, active=True, generation=generation, **more)
+    own: dict[str, Any] = {}
+    if found.spec.mode == "host":
+        own = {"generation": make_generation("abc", "cp311"), "intact": True, "starts": True}
+    return state(files=files, enabled=True, active=True, **own, **more)
 
 
 CASES: dict[str, tuple[dict[str, Any], HostSchedule]] = {
@@ -410,8 +479,13 @@ CASES: dict[str, tuple[dict[str, Any], HostSchedule]] = {
     ),
     "edited_settings": (
         {"mode": "host"},
-        _well({"mode": "host"}).model_copy(update={"settings": "edited"}),
+        _well({"mode": "host"}).model_copy(update={"intact": False}),
     ),
+    "removed_python": (
+        {"mode": "host"},
+        _well({"mode": "host"}).model_copy(update={"starts": False}),
+    ),
+    "program_not_started": ({}, _well({}, failure="exit-code, exit code 203")),
     "last_run_failed": ({}, _well({}, failure="exit-code, exit code 1")),
     "takes_a_gpu": ({}, state(reload_takes=("ai-ollama-1",))),
     "takes_a_gpu_with_consent": (
@@ -514,6 +588,29 @@ def test_limits_of_mending_do_not_hold_for_timers_and_pauses_do(
     assert len(paused) == 1
 
 
+@pytest.mark.parametrize(
+    ("generation", "active", "halted"),
+    [("p-old-cp311", True, True), ("q-new-cp311", True, False), ("p-old-cp311", False, False)],
+)
+def test_a_copy_that_cannot_be_renewed_puts_no_older_settings_back(
+    monkeypatch: pytest.MonkeyPatch, generation: str, active: bool, halted: bool
+) -> None:
+    room = ScheduleReconciler(SimpleNamespace(name="ai1"), timer(mode="host"), None)  # type: ignore[arg-type]
+    room.__dict__["desired"] = desired(mode="host").model_copy(update={"generation": "p-new"})
+    asked: list[str] = []
+
+    def fail(action: Bring, found: HostSchedule) -> None:
+        raise StepError("no pip")
+
+    monkeypatch.setattr(room, "_bring", fail)
+    monkeypatch.setattr(room, "run", lambda command, problem: asked.append(str(command)))
+    action = Bring(subject="x", cause="x", python="/usr/bin/python3", tag="cp311")
+    with pytest.raises(StepError, match="no pip") as error:
+        room._bring_or_halt(action, state(generation=generation, active=active))
+    assert bool(asked) is halted
+    assert ("stopped stackmend-host" in str(error.value)) is halted
+
+
 # What a host gets
 
 
@@ -568,6 +665,135 @@ def test_settings_arrive_as_they_were(tmp_path: Path) -> None:
     changed = parse_machine({"stack": raw})
     assert changed is not None
     assert make_bundle(changed, {}).digest != bundle.digest
+
+
+PYTHON_PROGRAM = """#!/bin/sh
+[ "$2 $3" = "-m venv" ] || exit 0
+mkdir -p "$5/bin"
+cat >"$5/bin/stackmend" <<'END'
+#!/bin/sh
+here=$(dirname "$0")
+if [ "$1" = --version ]; then echo "stackmend 1"; exit; fi
+env >"ROOT/environment"
+exit "$(cat "ROOT/trial")"
+END
+cp "$0" "$5/bin/python"
+chmod 755 "$5/bin/stackmend"
+"""
+
+
+class Copy:
+    """What a host mends itself with, on a machine of its own."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.home = machine, machine.root / "home/stackmend-host"
+        self.home.mkdir(parents=True)
+        self.python = machine.put("bin/python", PYTHON_PROGRAM.replace("ROOT", str(machine.root)))
+        self.python.chmod(0o755)
+        machine.put("trial", "10")
+
+    def bring(
+        self, generation: str, *, wheels: bool, status: int = 0, program: str = "prog"
+    ) -> str:
+        pip = b"a wheel"
+        files = {"fleet/inventory.py": b"hosts = []\n", "fleet/files/0/key": b"k\n"}
+        if wheels:
+            digest = hashlib.sha256(pip).hexdigest()
+            files["wheels/pip-1-py3-none-any.whl"] = pip
+            files["wheels/requirements.txt"] = f"pip==1 --hash=sha256:{digest}\n".encode()
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for path, content in files.items():
+                entry = tarfile.TarInfo(path)
+                entry.size, entry.mode = len(content), 0o600
+                tar.addfile(entry, io.BytesIO(content))
+        trial = make_trial(timer(mode="host"), log_in(Job(command=("x",), directory="/"), "/r"), 0)
+        words = (str(self.home), generation, program, str(self.python), *trial)
+        return self.machine.run("bring", *words, stdin=archive.getvalue(), status=status)
+
+    @property
+    def current(self) -> str:
+        return str((self.home / "current").readlink())
+
+    def list(self, name: str) -> set[str]:
+        return {path.name for path in (self.home / name).iterdir()}
+
+
+@pytest.fixture
+def copy(machine: Machine) -> Copy:
+    return Copy(machine)
+
+
+def test_what_a_host_runs_is_never_touched_by_what_renews_it(copy: Copy) -> None:
+    copy.bring("a-b-cp311", wheels=True)
+    assert copy.current == "generations/a-b-cp311.0"
+    # The same again: somebody edited it, say. What runs stays until the switch, and one run more.
+    copy.machine.put("trial", "1")
+    assert "ended with 1" in copy.bring("a-b-cp311", wheels=False, status=65)
+    assert copy.current == "generations/a-b-cp311.0"
+    assert copy.list("generations") == {"a-b-cp311.0"}
+    copy.machine.put("trial", "0")
+    copy.bring("a-b-cp311", wheels=False)
+    assert copy.current == "generations/a-b-cp311.1"
+    assert copy.list("generations") == {"a-b-cp311.0", "a-b-cp311.1"}
+    copy.bring("a-c-cp311", wheels=False)
+    assert copy.list("generations") == {"a-b-cp311.1", "a-c-cp311.0"}
+    assert copy.list("programs") == {"prog.0"}
+    assert (copy.home / "current/venv/bin/stackmend").exists()
+
+
+def test_a_program_that_does_not_start_is_brought_beside_it(copy: Copy) -> None:
+    copy.bring("a-b-cp311", wheels=True)
+    has = ("has_program", str(copy.home), "prog")
+    copy.machine.run(*has)
+    (copy.home / "programs/prog.0/bin/stackmend").unlink()
+    copy.machine.run(*has, status=1)
+    assert copy.bring("a-b-cp311", wheels=False, status=74) == ""
+    copy.bring("a-b-cp311", wheels=True)
+    assert (copy.home / "current/venv").readlink() == Path("../../programs/prog.1")
+    # What could not be installed leaves nothing.
+    copy.python.write_text("#!/bin/sh\nmkdir -p $5/bin; exit 1\n")
+    copy.bring("a-d-cp311", wheels=True, program="other", status=70)
+    assert copy.list("programs") == {"prog.0", "prog.1"}
+
+
+def test_the_trial_has_the_environment_of_the_timer(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy.bring("a-b-cp311", wheels=True)
+    text = (copy.machine.root / "environment").read_text()
+    found = dict(line.split("=", 1) for line in text.splitlines())
+    assert found["HOME"] == "/r"
+    assert found["PATH"] == PATH
+    assert found["STACKMEND_TIMER"] == "stackmend-host"
+    words = make_trial(timer(mode="host"), Job(command=("x",), directory="/"), 252)
+    assert words[:4] == ("systemd-run", "--quiet", "--wait", "--pipe")
+    assert {"--property=LockPersonality=yes", "--property=WorkingDirectory=/"} < {*words}
+
+
+def test_edits_of_a_hosts_copy_are_noticed(copy: Copy) -> None:
+    copy.bring("a-b-cp311", wheels=True)
+    current = copy.home / "current"
+
+    def is_intact() -> bool:
+        command = f'{read_script("stackmend.schedule", "copy")}fingerprint "$1"'
+        done = subprocess.run(
+            ["sh", "-c", command, "x", str(current)], capture_output=True, text=True, check=True
+        )
+        return done.stdout == (current / "intact").read_text()
+
+    assert is_intact()
+    key, more = current / "files/0/key", current / "more"
+    edits: list[tuple[Callable[[], object], Callable[[], object]]] = [
+        (lambda: key.write_text("x"), lambda: key.write_text("k\n")),
+        (lambda: key.chmod(0o644), lambda: key.chmod(0o600)),
+        (lambda: more.write_text(""), more.unlink),
+    ]
+    for edit, undo in edits:
+        edit()
+        assert not is_intact()
+        undo()
+        assert is_intact()
 
 
 def test_the_wheel_is_this_very_stackmend() -> None:

@@ -78,12 +78,6 @@ class Bundle:
             total.update(head.encode(errors="surrogateescape") + content)
         return total.hexdigest()[:32]
 
-    @property
-    def settings(self) -> str:
-        """The digest of the settings and of the inventory that reads them."""
-        texts = (self.files[f"fleet/{name}"][1] for name in ("settings.json", "inventory.py"))
-        return hashlib.sha256(b"".join(texts)).hexdigest()
-
     def make_archive(self, more: Mapping[str, bytes]) -> bytes:
         """All of it as a tar archive.
 

@@ -20,6 +20,7 @@ MOST = 50
 
 _PYTHON = re.compile(r"(/\S{1,300}) ([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}) cpython-([0-9]{2,4}) yes")
 _HOME = re.compile(r"/[A-Za-z0-9_.@+/-]{0,300}")
+_NUMBER = re.compile(r"\.[0-9]+\Z")
 _CONTAINER = re.compile(r"/?([A-Za-z0-9][A-Za-z0-9_.-]{0,250})")
 
 
@@ -56,7 +57,7 @@ class Schedule(FactBase[HostSchedule]):
         """The probe."""
         self._mark, self._name, self._secret = make_mark(), unit, secret
         words = (unit, calendar, token or "/dev/null", mode, user, f"{HOME}/{unit}")
-        return script("stackmend.schedule", "probe", *words, mark=self._mark)
+        return script("stackmend.schedule", "probe", *words, mark=self._mark, before=["copy"])
 
     def process(self, output: list[str]) -> HostSchedule:
         """The state that the probe printed.
@@ -117,9 +118,10 @@ def parse(output: Sequence[str], mark: str, name: str, secret: str = "") -> Host
                 if (match := _CONTAINER.fullmatch(line.strip()))
             ),
             "interpreters": tuple(_parse_pythons(found["pythons"][1])),
-            "settings": host.get("settings", "")[:64],
+            "intact": host.get("intact") == "yes",
+            "starts": host.get("starts") == "yes",
             "failure": _describe_failure(service),
-            "generation": host.get("generation", "").rpartition("/")[2][:64],
+            "generation": _NUMBER.sub("", host.get("generation", "").rpartition("/")[2])[:100],
         }
     )
 

@@ -13,6 +13,9 @@ from stackmend.schedule.units import Job, log_in, make_table, make_units
 #: The oldest Python that stackmend runs with.
 OLDEST = (3, 11)
 
+#: Exit codes of a unit whose program could not be started: systemd's, and those of `env`.
+_NOT_STARTED = ("203", "126", "127")
+
 _RELOAD = '"allow": ["daemon-reload"] in the stack\'s "schedule" section'
 
 
@@ -52,7 +55,6 @@ class Desired(Frozen):
     :param job: what is run.
     :param host: the host's name in the inventory.
     :param generation: the digest of the program and the settings that the host is to run.
-    :param settings: the digest of these settings alone.
     :param problem: why this machine cannot say what is to be run, and what would allow it.
     """
 
@@ -60,7 +62,6 @@ class Desired(Frozen):
     job: Job
     host: str
     generation: str = ""
-    settings: str = ""
     problem: tuple[str, str] | None = None
 
 
@@ -76,22 +77,17 @@ def plan(desired: Desired, state: HostSchedule) -> Plan:
     spec = desired.spec
     if not spec.present:
         return _plan_absence(spec, state)
-    findings = _find(spec, state)
     actions: list[Action] = []
     python = choose_python(state)
     if (
         spec.mode == "host"
         and python is not None
-        and (
-            state.generation != make_generation(desired.generation, python.tag)
-            or state.settings != desired.settings
-        )
+        and (cause := _find_fault(desired, state, python))
     ):
-        cause = "its program or its settings are not those of this run"
         actions.append(
             Bring(
                 subject="stackmend and the settings of this host",
-                cause=cause if state.generation else "the host is to mend itself, and has neither",
+                cause=cause,
                 python=python.path,
                 tag=python.tag,
                 undo='"present": False in the stack\'s "schedule" section',
@@ -117,9 +113,21 @@ def plan(desired: Desired, state: HostSchedule) -> Plan:
                 undo='"present": False in the stack\'s "schedule" section',
             )
         )
+    findings = _find(spec, state, mended=bool(actions))
     if actions and state.reload_takes and "daemon-reload" not in spec.allow and causes:
         return Plan(findings=findings, refusals=(_refuse_reload(state),))
     return Plan(findings=findings, actions=tuple(actions))
+
+
+def _find_fault(desired: Desired, state: HostSchedule, python: Interpreter) -> str:
+    """What is wrong with what a host mends itself with; empty where nothing is."""
+    if not state.generation:
+        return "the host is to mend itself, and has neither"
+    if state.generation != make_generation(desired.generation, python.tag):
+        return "its program or its settings are not those of this run"
+    if not state.starts:
+        return "its program does not start any more"
+    return "" if state.intact else "somebody changed its settings or their files"
 
 
 def choose_python(state: HostSchedule) -> Interpreter | None:
@@ -159,7 +167,7 @@ def _plan_absence(spec: TimerSpec, state: HostSchedule) -> Plan:
     return Plan(actions=(Remove(subject=spec.unit, cause=cause, paths=paths),))
 
 
-def _find(spec: TimerSpec, state: HostSchedule) -> tuple[Finding, ...]:
+def _find(spec: TimerSpec, state: HostSchedule, *, mended: bool) -> tuple[Finding, ...]:
     findings = []
     if state.foreign:
         findings.append(
@@ -179,7 +187,8 @@ def _find(spec: TimerSpec, state: HostSchedule) -> tuple[Finding, ...]:
                 kind="last run failed",
                 cause=f"the last run that the timer began has failed: {state.failure}",
                 remedy=f"read `journalctl -t {spec.unit} -e` on the host",
-                blocks=False,
+                # Then nothing runs at all.
+                blocks=not mended and state.failure.rpartition(" ")[2] in _NOT_STARTED,
             )
         )
     return tuple(findings)

@@ -28,9 +28,13 @@ begin host
   printf 'login %s\n' "$( (getent passwd "$user" || grep "^$user:" /etc/passwd) 2>/dev/null | head -n 1 | cut -d : -f 6)"
   printf 'token %s\n' "$(head -c 100 -- "$token" 2>/dev/null)"
   printf 'cron %s\nruns %s\n' "$cron" "$runs"
-  if [ -e "$home/current/venv/complete" ]; then
+  if [ -L "$home/current" ]; then
     printf 'generation %s\n' "$(readlink "$home/current")"
-    printf 'settings %s\n' "$(cat "$home/current/settings.json" "$home/current/inventory.py" 2>/dev/null | sha256sum)"
+    if [ "$mode" = host ]; then
+      if starts "$home/current/venv"; then echo 'starts yes'; fi
+      sum=$(fingerprint "$home/current")
+      if [ -n "$sum" ] && [ "$sum" = "$(cat "$home/current/intact" 2>/dev/null)" ]; then echo 'intact yes'; fi
+    fi
   fi
 } | quoted
 end 0

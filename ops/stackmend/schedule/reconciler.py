@@ -20,6 +20,7 @@ from stackmend.schedule.facts import HOME, Schedule
 from stackmend.schedule.plan import Action, Bring, Desired, Remove, Write, make_generation, plan
 from stackmend.schedule.spec import TimerSpec
 from stackmend.schedule.state import HostSchedule
+from stackmend.schedule.units import log_in, make_trial
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -69,7 +70,6 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
                 job=controller.make_host_job(self.spec),
                 host=self.host.name,
                 generation=f"{wheels.find_program()}-{self.bundle.digest}",
-                settings=self.bundle.settings,
             )
         job, problem = controller.make_fleet_job(self.host, self.spec)
         return Desired(spec=self.spec, job=job, host=self.host.name, problem=problem)
@@ -108,13 +108,29 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
             with self.step(action):
                 match action:
                     case Bring():
-                        self._bring(action, state)
+                        self._bring_or_halt(action, state)
                     case Write():
                         self._write(action, state)
                     case Remove():
                         command = commands.remove(self.spec.unit, self.desired.job.user)
-                        self.run(command, f"could not remove {self.spec.unit}")
+                        problem = f"could not remove {self.spec.unit}"
+                        self.run(command, problem, timeout=commands.REMOVE_LIMIT)
         return True
+
+    def _bring_or_halt(self, action: Bring, state: HostSchedule) -> None:
+        """Bring; where that fails, the copy before must not put back what this run has applied."""
+        try:
+            self._bring(action, state)
+        except StepError as error:
+            begins = state.active or (state.init == "cron" and bool(state.files))
+            if not begins or not _has_other_settings(self.desired, state):
+                raise
+            command = commands.halt(self.spec.unit, self.desired.job.user)
+            self.run(command, f"{error}; and its timer, which keeps older settings, does not stop")
+            raise StepError(
+                f"{error}; stackmend stopped {self.spec.unit}, which would put older settings "
+                "back, until a run brings these"
+            ) from None
 
     def _bring(self, action: Bring, state: HostSchedule) -> None:
         if not _turns.acquire(timeout=commands.LIMIT):
@@ -133,7 +149,8 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
         if not known.ok:
             found = wheels.collect(state, action.tag, self.spec.wheels)
             more = {f"wheels/{name}": content for name, content in found.items()}
-        command = commands.bring(self.spec.unit, generation, program, action.python)
+        trial = make_trial(self.spec, log_in(self.desired.job, state.login), state.version)
+        command = commands.bring(self.spec.unit, generation, program, action.python, trial)
         self.run(
             command,
             "the host cannot mend itself yet",
@@ -153,3 +170,8 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
             if error.status == commands.REFUSED:
                 raise StepError(f"systemd does not take the units: {error}") from None
             raise
+
+
+def _has_other_settings(desired: Desired, state: HostSchedule) -> bool:
+    """Whether a host mends itself by other settings than those of this run."""
+    return state.generation.split("-")[1:2] != desired.generation.split("-")[1:2]

@@ -50,7 +50,8 @@ class HostSchedule(Frozen):
     :param reload_takes: containers that lose a GPU when systemd reads its units again.
     :param interpreters: the Pythons of the host, the best first.
     :param generation: the digest of the program and settings that the host runs by itself.
-    :param settings: the digest of what those settings are now.
+    :param intact: whether these settings and their files are as they were brought.
+    :param starts: whether this program starts.
     :param failure: how the last run that it began ended, where it failed.
     """
 
@@ -76,5 +77,6 @@ class HostSchedule(Frozen):
     reload_takes: tuple[str, ...] = ()
     interpreters: tuple[Interpreter, ...] = ()
     generation: str = ""
-    settings: str = ""
+    intact: bool = False
+    starts: bool = False
     failure: str = ""

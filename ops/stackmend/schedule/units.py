@@ -18,6 +18,12 @@ MADE = "# Made by stackmend (schedule.timer), which puts changes of this file ba
 #: The version of systemd from which a random delay may be constant.
 FIXED_DELAY = 247
 
+#: The version of systemd that takes all of a unit's settings from `systemd-run`, too.
+TRANSIENT = 247
+
+#: Seconds that a run has in which a host proves what it was brought.
+TRIAL = 330
+
 #: Seconds that a run has to end once it is asked to, before all of it is killed.
 STOP = 30
 
@@ -137,9 +143,12 @@ def _list_service(spec: TimerSpec, job: Job) -> Iterator[str]:
     if job.user != "root":
         yield f"User={job.user}"
     yield f"WorkingDirectory={_escape(job.directory)}"
-    yield "ExecStart=" + " ".join(map(_quote, job.command))
-    variables = {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1", MARK: spec.unit, **job.environment}
-    yield "Environment=" + " ".join(_quote(f"{key}={value}") for key, value in variables.items())
+    # By env, which SELinux lets systemd start, and which may start what lies below /var or /home.
+    program = () if "=" in job.command[0] else ("/usr/bin/env",)
+    yield "ExecStart=" + " ".join(map(_quote, (*program, *job.command)))
+    yield "Environment=" + " ".join(
+        _quote(f"{key}={value}") for key, value in _list_variables(spec, job).items()
+    )
     yield f"SuccessExitStatus={BUSY}"
     # A oneshot has no limit of its own; stackmend ends within seconds of SIGTERM.
     yield f"TimeoutStartSec={int(spec.timeout)}"
@@ -159,6 +168,26 @@ def _list_service(spec: TimerSpec, job: Job) -> Iterator[str]:
             yield "ReadWritePaths=" + " ".join(_quote(f"-{path}") for path in job.writable)
     else:
         yield _MILD
+
+
+def _list_variables(spec: TimerSpec, job: Job) -> dict[str, str]:
+    return {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1", MARK: spec.unit, **job.environment}
+
+
+def make_trial(spec: TimerSpec, job: Job, version: int) -> tuple[str, ...]:
+    """The words that begin a program as the timer does; variables may stand behind them.
+
+    :param spec: when it is run.
+    :param job: what is run.
+    :param version: systemd's; 0 without it.
+    """
+    variables = {"PATH": PATH, **_list_variables(spec, job)}
+    settings = tuple(f"{key}={value}" for key, value in variables.items())
+    if version < TRANSIENT:
+        return ("env", "-i", *settings)
+    properties = [f"RuntimeMaxSec={TRIAL}", f"WorkingDirectory={job.directory}", *_MILD.split("\n")]
+    words = ("systemd-run", "--quiet", "--wait", "--pipe", "--collect")
+    return (*words, *(f"--property={each}" for each in properties), "/usr/bin/env", *settings)
 
 
 def _list_timer(spec: TimerSpec, job: Job, version: int) -> Iterator[str]:
@@ -199,7 +228,7 @@ def make_table(
     output = f"2>&1 | logger -t {spec.unit}" if "logger" in tools else f">{log} 2>&1"
     # A file that is there and that nobody has to remove: the inventory.
     lock = job.command[-1]
-    variables = {"PATH": PATH, "NO_COLOR": "1", MARK: spec.unit, **job.environment}
+    variables = {"PATH": PATH, **_list_variables(spec, job)}
     settings = ["env", *(f"{key}={value}" for key, value in variables.items())]
     words = [*settings, "flock", "-n", lock, *_limit(spec), *job.command]
     command = f"cd {shlex.quote(job.directory)} && {shlex.join(words)} {output}"
