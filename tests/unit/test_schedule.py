@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -21,8 +22,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from pyinfra.connectors.local import LocalConnector
 
-from stackmend.connection import read_script
+from stackmend.connection import read_script, signals
 from stackmend.errors import StepError
+from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.problems import WrongSettings
 from stackmend.raw import validate
 from stackmend.restraint.state import Memory, Pause
@@ -43,6 +45,7 @@ from stackmend.schedule.state import HostSchedule, Interpreter
 from stackmend.schedule.units import (
     MADE,
     PATH,
+    STOP,
     Job,
     find_place,
     log_in,
@@ -66,6 +69,7 @@ CRONTAB = {"init": "cron", "version": 0, "cron": "crontab", "cron_runs": True}
 JOB = Job(
     command=("/opt/100% safe/bin/stackmend", "reconcile", '/srv/my "fleet"/$HOME.py'),
     directory="/srv/my fleet",
+    lock="/srv/my fleet/var/reports/.lock",
     user="ops",
     writable=("/srv/my fleet/var/reports",),
     environment={"STACKMEND_REPORTS": "/srv/my fleet/var/reports"},
@@ -200,7 +204,9 @@ def test_settings_reach_the_operation() -> None:
 def test_units() -> None:
     confined = make_units(timer(), JOB, 252)
     assert_golden("schedule", "controller", "".join(confined.values()))
-    mild = Job(command=("/x/stackmend", "reconcile", "/x/inventory.py"), directory="/")
+    mild = Job(
+        command=("/x/stackmend", "reconcile", "/x/inventory.py"), directory="/", lock="/x/lock"
+    )
     older = make_units(timer(mode="host", at="Mon..Fri 03:00", timeout="10min"), mild, 245)
     assert_golden("schedule", "host", "".join(older.values()))
     assert "FixedRandomDelay" not in "".join(older.values())
@@ -231,7 +237,9 @@ def test_the_home_of_a_login_is_read_and_bounded() -> None:
 
 
 def test_a_run_does_not_wait_for_an_engine_that_hangs() -> None:
-    job = Job(command=("/x/stackmend", "reconcile", "/x/inventory.py"), directory="/")
+    job = Job(
+        command=("/x/stackmend", "reconcile", "/x/inventory.py"), directory="/", lock="/x/lock"
+    )
     text = "".join(make_units(timer(mode="host"), job, 252).values())
     assert "docker.service" not in next(line for line in text.splitlines() if "After=" in line)
 
@@ -242,7 +250,10 @@ def test_a_table_of_cron() -> None:
     assert_golden("schedule", "cron", table)
     # Each percent sign would end the command there.
     assert "%" not in table.replace("\\%", "")
-    assert "/var/log/stackmend-controller.log" in make_table(timer(), JOB, "ai1", tools[:2])
+    root = JOB.model_copy(update={"user": "root"})
+    assert "/var/log/stackmend-controller.log" in make_table(timer(), root, "ai1", tools[:2])
+    assert "/var/log" not in make_table(timer(), JOB, "ai1", tools[:2])
+    assert "timeout --foreground" in make_table(timer(), JOB, "ai1", (*tools, "foreground"))
     assert make_table(timer(at="*:0/7"), JOB, "ai1", tools) == ""
 
 
@@ -399,6 +410,38 @@ def test_units_that_do_not_start_leave_what_ran_before(
         assert left == {}
         assert f"disable {UNIT_NAME}.timer" in asked
         assert asked[-2:] == ["daemon-reload", f"stop {UNIT_NAME}.timer"]
+
+
+def test_runs_of_cron_are_kept_apart_by_a_file_of_their_own(tmp_path: Path) -> None:
+    lock, out = tmp_path / "it's a lock", tmp_path / "out"
+    job = Job(command=("/bin/sh", "-c", f"echo ran >>{out}"), directory="/", lock=str(lock))
+    line = make_table(timer(), job, "ai1", ("flock", "timeout", "logger"), own=True)
+    command = line.splitlines()[1].split(" ", 5)[5].replace("\\%", "%")
+    command = command.replace("| logger -t stackmend-controller", "")
+    subprocess.run(["sh", "-c", command], check=True)
+    assert out.read_text() == "ran\n"
+    assert lock.stat().st_mode & 0o777 == 0o600
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert "still at work" in done.stdout
+    assert out.read_text() == "ran\n"
+
+
+def test_only_commands_have_doubled_dollars() -> None:
+    job = JOB.model_copy(update={"writable": ("/srv/$x",), "environment": {"A": "$y"}})
+    text = "".join(make_units(timer(), job, 252).values())
+    assert '"-/srv/$x"' in text
+    assert '"A=$y"' in text
+    assert "/$$HOME.py" in text
+
+
+def test_a_run_that_overruns_ends_in_order() -> None:
+    text = "".join(make_units(timer(), JOB, 252).values())
+    assert "KillMode=process" in text
+    assert timer().timeout > ReconcilePolicy().limit
+    # A run of a timer's has this long for its notices.
+    assert signals.LAST + signals.MORE < STOP
 
 
 def test_each_host_has_a_constant_place() -> None:
@@ -707,7 +750,9 @@ class Copy:
                 entry = tarfile.TarInfo(path)
                 entry.size, entry.mode = len(content), 0o600
                 tar.addfile(entry, io.BytesIO(content))
-        trial = make_trial(timer(mode="host"), log_in(Job(command=("x",), directory="/"), "/r"), 0)
+        trial = make_trial(
+            timer(mode="host"), log_in(Job(command=("x",), directory="/", lock="/x/lock"), "/r"), 0
+        )
         words = (str(self.home), generation, program, str(self.python), *trial)
         return self.machine.run("bring", *words, stdin=archive.getvalue(), status=status)
 
@@ -766,7 +811,7 @@ def test_the_trial_has_the_environment_of_the_timer(
     assert found["HOME"] == "/r"
     assert found["PATH"] == PATH
     assert found["STACKMEND_TIMER"] == "stackmend-host"
-    words = make_trial(timer(mode="host"), Job(command=("x",), directory="/"), 252)
+    words = make_trial(timer(mode="host"), Job(command=("x",), directory="/", lock="/x/lock"), 252)
     assert words[:4] == ("systemd-run", "--quiet", "--wait", "--pipe")
     assert {"--property=LockPersonality=yes", "--property=WorkingDirectory=/"} < {*words}
 

@@ -64,6 +64,7 @@ def make_host_job(spec: TimerSpec) -> Job:
     return Job(
         command=(f"{current}/venv/bin/stackmend", "reconcile", f"{current}/inventory.py"),
         directory="/",
+        lock=f"{HOME}/{spec.unit}/lock",
     )
 
 
@@ -87,6 +88,7 @@ def make_fleet_job(host: Host, spec: TimerSpec) -> tuple[Job, tuple[str, str] | 
     job = Job(
         command=(str(program), "reconcile", str(path or "")),
         directory=str(directory),
+        lock=str(reports / f".{spec.unit}.lock"),
         user=user,
         writable=tuple(dict.fromkeys(writable)),
         environment={"STACKMEND_REPORTS": str(reports)},
@@ -119,7 +121,9 @@ def make_fleet_job(host: Host, spec: TimerSpec) -> tuple[Job, tuple[str, str] | 
             f"this machine has no user {user}",
             'correct "user" in the stack\'s "schedule" section',
         )
-    elif any(not text.isprintable() for text in (str(path), str(directory), str(program))):
+    elif any(
+        not text.isprintable() for text in (str(path), str(directory), *job.command, *writable)
+    ):
         problem = ("a path of it holds a control character", "move it elsewhere")
     return job, problem
 

@@ -68,7 +68,10 @@ for path in "$units/$name.service" "$units/$name.timer" "$units/timers.target.wa
 done | quoted
 end 0
 begin tools
-for tool in flock timeout logger; do have $tool && echo $tool; done | quoted
+{
+  for tool in flock timeout logger; do have $tool && echo $tool; done
+  if timeout --foreground 5 true 2>/dev/null; then echo foreground; fi
+} | quoted
 end 0
 begin gpus
 if [ "$init" = systemd ] && { [ -e /dev/nvidiactl ] || [ -e /dev/kfd ]; } && have docker; then

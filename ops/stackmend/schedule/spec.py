@@ -48,7 +48,8 @@ class TimerSpec(Frozen):
     :param present: whether there is to be such a timer; ``False`` removes all of it.
     :param random_delay: seconds within which each host has a constant place of its own; a tenth of
         ``every``, 5 minutes at most, in mode ``host``, else none.
-    :param timeout: seconds after which a run is ended.
+    :param timeout: seconds after which a run is ended; more than the ``limit`` of ``reconcile``,
+        which is for each host.
     :param name: tells several timers of one machine apart; the mode by default.
     :param inventory: the inventory on this machine, in mode ``controller``; that of this run by
         default.
@@ -70,7 +71,7 @@ class TimerSpec(Frozen):
     mode: Literal["controller", "host"] = "controller"
     present: bool = True
     random_delay: Annotated[Seconds, Field(ge=0, le=86400)] | None = None
-    timeout: Annotated[Seconds, Field(ge=60, le=86400)] = 3600.0
+    timeout: Annotated[Seconds, Field(ge=60, le=86400)] = 10800.0
     name: Annotated[str, AfterValidator(_check_name)] = ""
     inventory: LocalPath | None = None
     user: Annotated[str, AfterValidator(_check_user)] = ""

@@ -86,6 +86,7 @@ class Job(Frozen):
     :param command: the program and its arguments.
     :param directory: where it runs.
     :param user: who runs it.
+    :param lock: a file that nobody else may open, by which cron's runs are kept apart.
     :param writable: the directories that it writes to, where it may write to no other.
     :param environment: variables that it has, with their values.
     :param confined: whether it changes nothing of the machine that it runs on.
@@ -95,6 +96,7 @@ class Job(Frozen):
 
     command: tuple[str, ...]
     directory: str
+    lock: str
     user: str = "root"
     writable: tuple[str, ...] = ()
     environment: Mapping[str, str] = {}
@@ -139,21 +141,24 @@ def _list_service(spec: TimerSpec, job: Job) -> Iterator[str]:
     yield "[Service]"
     yield "Type=oneshot"
     if not job.confined:
-        yield f"ExecStartPre=-/bin/sh -c {_quote(_AWAIT_ENGINE)}"
+        yield f"ExecStartPre=-/bin/sh -c {_quote(_AWAIT_ENGINE).replace('$', '$$')}"
     if job.user != "root":
         yield f"User={job.user}"
     yield f"WorkingDirectory={_escape(job.directory)}"
     # By env, which SELinux lets systemd start, and which may start what lies below /var or /home.
     program = () if "=" in job.command[0] else ("/usr/bin/env",)
-    yield "ExecStart=" + " ".join(map(_quote, (*program, *job.command)))
+    yield "ExecStart=" + " ".join(
+        _quote(word).replace("$", "$$") for word in (*program, *job.command)
+    )
     yield "Environment=" + " ".join(
         _quote(f"{key}={value}") for key, value in _list_variables(spec, job).items()
     )
     yield f"SuccessExitStatus={BUSY}"
-    # A oneshot has no limit of its own; stackmend ends within seconds of SIGTERM.
+    # A oneshot has no limit of its own; stackmend ends within 20 seconds of SIGTERM.
     yield f"TimeoutStartSec={int(spec.timeout)}"
     yield f"TimeoutStopSec={STOP}"
-    yield "KillMode=mixed"
+    # A command that is still at work on this host comes to its end, as it does on any other.
+    yield "KillMode=process"
     yield "Nice=5"
     yield "IOSchedulingClass=best-effort"
     yield "IOSchedulingPriority=7"
@@ -223,15 +228,20 @@ def make_table(
     fields = format_cron(spec.interval, spec.at)
     if not fields:
         return ""
-    log = f"/var/log/{spec.unit}.log"
-    # The log of one run alone, where there is no logger.
-    output = f"2>&1 | logger -t {spec.unit}" if "logger" in tools else f">{log} 2>&1"
-    # A file that is there and that nobody has to remove: the inventory.
-    lock = job.command[-1]
+    # Without a logger, the log of one run alone; where it may not be written, none.
+    if "logger" in tools:
+        output = f"2>&1 | logger -t {spec.unit}"
+    else:
+        output = ">/dev/null 2>&1" if job.user != "root" else f">/var/log/{spec.unit}.log 2>&1"
     variables = {"PATH": PATH, **_list_variables(spec, job)}
     settings = ["env", *(f"{key}={value}" for key, value in variables.items())]
-    words = [*settings, "flock", "-n", lock, *_limit(spec), *job.command]
-    command = f"cd {shlex.quote(job.directory)} && {shlex.join(words)} {output}"
+    words = [*settings, *_limit(spec, tools), *job.command]
+    lock = shlex.quote(job.lock)
+    busy = "{ echo 'the run before is still at work'; exit; }"
+    command = (
+        f"cd {shlex.quote(job.directory)} && (umask 077; : >>{lock}) && "
+        f"{{ flock -n 9 || {busy}; {shlex.join(words)} 9>&-; }} 9>>{lock} {output}"
+    )
     if delay := find_place(host, spec.delay):
         command = f"sleep {delay}; {command}"
     # A percent sign is a line break to cron.
@@ -243,8 +253,10 @@ def make_table(
     return "\n".join([MADE, "SHELL=/bin/sh", 'MAILTO=""', f"{fields} {job.user} {command}", ""])
 
 
-def _limit(spec: TimerSpec) -> list[str]:
-    return ["timeout", "-k", str(STOP), str(int(spec.timeout))]
+def _limit(spec: TimerSpec, tools: tuple[str, ...]) -> list[str]:
+    # In the foreground it ends the program alone, and leaves the commands of a step under way.
+    own = ["--foreground"] if "foreground" in tools else []
+    return ["timeout", *own, "-k", str(STOP), str(int(spec.timeout))]
 
 
 def find_place(host: str, delay: int) -> int:
@@ -263,6 +275,6 @@ def _escape(text: str) -> str:
 
 
 def _quote(word: str) -> str:
-    """A word of a line that systemd splits and expands."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    """A word of a line that systemd splits; in commands alone it expands variables, too."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
