@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from pyinfra.connectors.local import LocalConnector
 
+from stackmend.checks.spec import HttpCheck
 from stackmend.connection import read_script, signals
 from stackmend.errors import StepError
 from stackmend.fleet.spec import ReconcilePolicy
-from stackmend.problems import WrongSettings
+from stackmend.problems import Problem, WrongSettings
 from stackmend.raw import validate
 from stackmend.restraint.state import Memory, Pause
 from stackmend.schedule import controller, get_arguments, wheels
@@ -739,7 +740,7 @@ class Copy:
         self, generation: str, *, wheels: bool, status: int = 0, program: str = "prog"
     ) -> str:
         pip = b"a wheel"
-        files = {"fleet/inventory.py": b"hosts = []\n", "fleet/files/0/key": b"k\n"}
+        files = {"fleet/inventory.py": b"hosts = []\n", "fleet/files/1/key": b"k\n"}
         if wheels:
             digest = hashlib.sha256(pip).hexdigest()
             files["wheels/pip-1-py3-none-any.whl"] = pip
@@ -839,6 +840,62 @@ def test_edits_of_a_hosts_copy_are_noticed(copy: Copy) -> None:
         assert not is_intact()
         undo()
         assert is_intact()
+
+
+def make_project(directory: Path) -> dict[str, Any]:
+    (directory / "src").mkdir(exist_ok=True)
+    (directory / "src/compose.yaml").write_text("services: {web: {image: 'lab/box:1'}}\n")
+    return {"project": "shop", "source": str(directory / "src"), "directory": "/opt/shop"}
+
+
+def test_checks_set_as_objects_keep_their_kind(tmp_path: Path) -> None:
+    check = HttpCheck(url="http://127.0.0.1:8080/")
+    machine = parse_machine({"stack": {**make_project(tmp_path), "checks": [check]}})
+    assert isinstance(machine, Stack)
+    assert machine is not None
+    bundle = make_bundle(machine, {})
+    found = json.loads(bundle.files["fleet/settings.json"][1])["stack"]
+    assert found["checks"] == [{"kind": "http", "url": "http://127.0.0.1:8080/"}]
+    again = parse_machine({"stack": {**found, **make_project(tmp_path)}})
+    assert isinstance(again, Stack)
+    assert again.checks == machine.checks
+
+
+def test_the_files_of_a_modelfile_come_along(tmp_path: Path) -> None:
+    path = tmp_path / "Modelfile"
+    (tmp_path / "w.gguf").write_bytes(b"GGUF")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/a.gguf").write_bytes(b"GGUF+")
+
+    def bring(text: str) -> dict[str, bytes]:
+        path.write_text(text)
+        models = {
+            "endpoint": "http://127.0.0.1:1",
+            "wanted": [{"name": "mine", "modelfile": str(path)}],
+        }
+        stack = parse_machine({"stack": {**make_project(tmp_path), "models": models}})
+        assert stack is not None
+        files = make_bundle(stack, {}).files.items()
+        return {
+            name: content
+            for name, (_, content) in files
+            if name.count("/") > 2 and "compose" not in name
+        }
+
+    assert bring("FROM w.gguf\nADAPTER ./more/a.gguf\n") == {
+        "fleet/files/1/Modelfile": b"FROM w.gguf\nADAPTER ./more/a.gguf\n",
+        "fleet/files/1/w.gguf": b"GGUF",
+        "fleet/files/1/more/a.gguf": b"GGUF+",
+    }
+    assert [*bring("FROM base:1b\n")] == ["fleet/files/1/Modelfile"]
+    (tmp_path.parent / "out.gguf").write_bytes(b"GGUF")
+    for text in ("FROM ../out.gguf", f"FROM {tmp_path.parent}/out.gguf"):
+        with pytest.raises(Problem, match=r"models\.wanted\[0\]\.modelfile: .*move it beside"):
+            bring(text)
+    with (tmp_path / "w.gguf").open("wb") as file:
+        file.truncate(65 * 1024**2)
+    with pytest.raises(Problem, match=r"models\.wanted\[0\]\.modelfile: .*w\.gguf"):
+        bring("FROM w.gguf")
 
 
 def test_the_wheel_is_this_very_stackmend() -> None:
