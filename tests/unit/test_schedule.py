@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -40,8 +41,8 @@ from stackmend.schedule.calendar import (
 )
 from stackmend.schedule.facts import parse
 from stackmend.schedule.plan import Bring, Desired, Remove, Write, make_generation, plan
-from stackmend.schedule.reconciler import ScheduleReconciler
-from stackmend.schedule.spec import TimerSpec
+from stackmend.schedule.reconciler import ScheduleReconciler, note_confined
+from stackmend.schedule.spec import RESERVED, TimerSpec
 from stackmend.schedule.state import HostSchedule, Interpreter
 from stackmend.schedule.units import (
     MADE,
@@ -176,6 +177,8 @@ def test_no_expression_brings_a_line_or_a_specifier_of_its_own(text: str) -> Non
         ({"mode": "host", "user": "ops"}, '"user" means nothing in mode host'),
         ({"ping": "https://x.example"}, '"ping" means nothing in mode controller'),
         ({"name": "a b"}, "name: must hold lowercase letters"),
+        ({"name": "resolver"}, "name: must not be the name of a room"),
+        ({"name": "resolver-1"}, "name: must not be the name of a room"),
         ({"timeout": 5}, "timeout"),
         ({"allow": ["everything"]}, "allow"),
     ],
@@ -502,6 +505,7 @@ CASES: dict[str, tuple[dict[str, Any], HostSchedule]] = {
     ),
     "unread": ({}, _well({}, unread=True)),
     "another_machine": ({}, state(same=False)),
+    "another_inventory": ({}, _well({}, inventory="/srv/other.py")),
     "not_root": ({}, state(root=False)),
     "macos": ({"mode": "host"}, state(system="Darwin", init="")),
     "masked": ({}, state(masked=True)),
@@ -606,6 +610,81 @@ def test_a_confined_run_may_keep_the_wheels_of_hosts_that_it_renews(
         assert (str(home / "cache/stackmend/wheels") in job.writable) is has
         controller.make_directories(job)
         assert (home / "cache/stackmend/wheels").is_dir() is True or not has
+
+
+def test_names_of_rooms_are_no_names_of_timers() -> None:
+    rooms = {path.parent.name for path in (ROOT / "ops/stackmend").glob("*/__init__.py")}
+    assert rooms == RESERVED
+
+
+def test_a_confined_run_says_that_this_machine_is_mended_now(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Any] = []
+    report = SimpleNamespace(add_plan=plans.append)
+    monkeypatch.setattr("stackmend.reporting.record", lambda host, name: report)
+    own: dict[str, Any] = {"schedule": {"every": "5min"}}
+    host = fake_host(own, directory=inventory.parent)
+    mended = fake_host({**own, "project": "ai"}, directory=inventory.parent)
+    note_confined(mended, timer())
+    monkeypatch.setenv("STACKMEND_TIMER", UNIT_NAME)
+    note_confined(mended, timer())
+    job, _ = controller.make_fleet_job(host, timer())
+    assert '"STACKMEND_CONFINED=1"' in "".join(make_units(timer(), job, 252).values())
+    monkeypatch.setenv("STACKMEND_CONFINED", "1")
+    note_confined(host, timer())
+    assert plans == []
+    note_confined(mended, timer())
+    assert [finding.kind for finding in plans[0].findings] == ["confined"]
+
+
+def test_the_records_are_of_who_writes_them(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    path = tmp_path / "a/reports"
+    controller.make_directories(JOB.model_copy(update={"user": "nobody", "writable": (str(path),)}))
+    assert {each.owner() for each in (path, path.parent)} == {"nobody"}
+
+
+def probe(machine: Machine, mode: str = "host", before: str = "") -> HostSchedule:
+    """What the probe reads of a machine."""
+    if before:
+        machine.put("bin/python3", before).chmod(0o755)
+    frame = read_script("stackmend.connection", "frame")
+    script = frame + "".join(
+        [read_script("stackmend.connection", "walk")]
+        + [read_script("stackmend.schedule", name) for name in ("copy", "probe")]
+    )
+    for root in ("/etc/", "/run/", "/var/"):
+        script = script.replace(root, f"{machine.root}{root}")
+    words = (UNIT_NAME, "", "/dev/null", mode, "root", str(machine.root / "home"))
+    env = {"PATH": f"{machine.root / 'bin'}:/usr/bin:/bin", "HOME": str(machine.root)}
+    done = subprocess.run(
+        ["sh", "-c", f"mark=m\n{script}", "probe", *words], env=env, capture_output=True, text=True
+    )
+    return parse(done.stdout.split("\n"), "m", UNIT_NAME)
+
+
+def test_the_inventory_of_a_timer_is_read_back(machine: Machine, tmp_path: Path) -> None:
+    path = machine.put('100% "fl\'eet"/$HOME.py', "hosts = []\n")
+    job = JOB.model_copy(update={"command": ("/opt/stackmend", "reconcile", str(path))})
+    text = make_units(timer(), job, 252)[f"/etc/systemd/system/{UNIT_NAME}.service"]
+    machine.put(f"etc/systemd/system/{UNIT_NAME}.service", text)
+    assert probe(machine).inventory == str(path)
+    path.unlink()
+    assert probe(machine).inventory == ""
+
+
+def test_root_runs_no_python_that_others_may_replace(machine: Machine, tmp_path: Path) -> None:
+    python = f'#!/bin/sh\nexec {sys.executable} "$@"\n'
+    assert str(tmp_path / "bin/python3") in {
+        each.path for each in probe(machine, before=python).interpreters
+    }
+    (tmp_path / "bin").chmod(0o777)
+    assert str(tmp_path / "bin/python3") not in {each.path for each in probe(machine).interpreters}
+    (tmp_path / "bin").chmod(0o755)
+    (tmp_path / "bin/python3").chmod(0o757)
+    assert str(tmp_path / "bin/python3") not in {each.path for each in probe(machine).interpreters}
 
 
 def test_limits_of_mending_do_not_hold_for_timers_and_pauses_do(
@@ -740,7 +819,7 @@ class Copy:
         self, generation: str, *, wheels: bool, status: int = 0, program: str = "prog"
     ) -> str:
         pip = b"a wheel"
-        files = {"fleet/inventory.py": b"hosts = []\n", "fleet/files/1/key": b"k\n"}
+        files = {"fleet/inventory.py": b"hosts = []\n", "fleet/files/0/key": b"k\n"}
         if wheels:
             digest = hashlib.sha256(pip).hexdigest()
             files["wheels/pip-1-py3-none-any.whl"] = pip

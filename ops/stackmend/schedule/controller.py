@@ -135,7 +135,17 @@ def make_directories(job: Job) -> None:
     """
     for path in job.writable[:2]:
         with suppress(OSError):
-            Path(path).mkdir(parents=True, exist_ok=True)
+            _make_directory(Path(path), pwd.getpwnam(job.user))
+
+
+def _make_directory(path: Path, owner: pwd.struct_passwd) -> None:
+    """Make a directory, and what it lies in; what is made is the owner's."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent, owner)
+    path.mkdir()
+    if os.geteuid() == 0:
+        os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
 def _is_user(name: str) -> bool:

@@ -57,7 +57,9 @@ class Schedule(FactBase[HostSchedule]):
         """The probe."""
         self._mark, self._name, self._secret = make_mark(), unit, secret
         words = (unit, calendar, token or "/dev/null", mode, user, f"{HOME}/{unit}")
-        return script("stackmend.schedule", "probe", *words, mark=self._mark, before=["copy"])
+        return script(
+            "stackmend.schedule", "probe", *words, mark=self._mark, before=["copy"], shared=["walk"]
+        )
 
     def process(self, output: list[str]) -> HostSchedule:
         """The state that the probe printed.
@@ -111,6 +113,7 @@ def parse(output: Sequence[str], mark: str, name: str, secret: str = "") -> Host
             "active": timer.get("ActiveState") == "active",
             "masked": "masked" in (timer.get("LoadState"), service.get("LoadState")),
             "leftovers": tuple(line for line in found["leftovers"][1][:MOST] if line),
+            "inventory": "".join(found.get("inventory", (0, [""]))[1][:1])[:4096],
             "tools": tuple(line for line in found["tools"][1] if line),
             "reload_takes": tuple(
                 match[1]

@@ -6,6 +6,7 @@ from typing import Literal
 from stackmend import decision
 from stackmend.decision import Finding, Refusal
 from stackmend.frozen import Frozen
+from stackmend.problems import show
 from stackmend.schedule.spec import TimerSpec
 from stackmend.schedule.state import HostSchedule, Interpreter
 from stackmend.schedule.units import Job, log_in, make_table, make_units
@@ -130,6 +131,23 @@ def _find_fault(desired: Desired, state: HostSchedule, python: Interpreter) -> s
     return "" if state.intact else "somebody changed its settings or their files"
 
 
+def find_mended(desired: Desired, *, confined: bool) -> Plan:
+    """What a run that a timer began says of its own unit, which it may not change.
+
+    :param desired: what this machine is to have.
+    :param confined: whether this run may change nothing of this machine.
+    """
+    if not confined or desired.job.confined:
+        return Plan()
+    finding = Finding(
+        subject=desired.spec.unit,
+        kind="confined",
+        cause="the inventory has this machine mended, and its timer may change nothing of it",
+        remedy="run `stackmend site` with this inventory here, which sets the timer anew",
+    )
+    return Plan(findings=(finding,))
+
+
 def choose_python(state: HostSchedule) -> Interpreter | None:
     """The Python of a host that is new enough; ``None`` without any."""
     return next((python for python in state.interpreters if python.number >= OLDEST), None)
@@ -233,6 +251,14 @@ def _refuse(desired: Desired, state: HostSchedule) -> Refusal | None:
     if desired.problem is not None:
         reason, remedy = desired.problem
         return Refusal(subject="timer", reason=reason, remedy=remedy)
+    if spec.mode == "controller" and state.inventory not in ("", desired.job.command[-1]):
+        return Refusal(
+            subject="timer",
+            reason=f"{spec.unit} runs another inventory: {show(state.inventory)}",
+            remedy='add "name": "..." to the stack\'s "schedule" section, so that each has a timer, '
+            'or end that one first by "present": False there; where the inventory has moved, remove '
+            "the file that it was",
+        )
     return _refuse_init(desired, state) or _refuse_program(spec, state)
 
 

@@ -60,6 +60,16 @@ table() {
   esac
 }
 section table table
+# Which inventory it runs, where that is there.
+begin inventory
+{
+  kept=$(sed -n 's/^ExecStart=.* "reconcile" "\(.*\)"$/\1/p' "$units/$name.service" 2>/dev/null |
+    sed 's/%%/%/g; s/\$\$/$/g; s/\\\(.\)/\1/g')
+  [ -n "$kept" ] || kept=$(table | sed -n "s/.* reconcile \('[^']*'\|[^ ']*\) 9>&-.*/\1/p" |
+    sed "s/^'//; s/'\$//; s/\\\\%/%/g")
+  if [ -f "$kept" ]; then printf '%s\n' "$kept"; fi
+} | quoted
+end 0
 # What is left where nothing of it is to be.
 begin leftovers
 for path in "$units/$name.service" "$units/$name.timer" "$units/timers.target.wants/$name.timer" \
@@ -90,6 +100,8 @@ begin pythons
 if [ "$mode" = host ]; then
   for program in python3.14 python3.13 python3.12 python3.11 python3 /usr/local/bin/python3; do
     path=$(command -v "$program") || continue
+    # Root will run it.
+    real=$(readlink -f "$path") && guarded "${real%/*}" && [ -n "$(find "$real" -user 0 ! -perm /022 2>/dev/null)" ] || continue
     timeout 10 "$path" -IS -c '
 import sys
 import ctypes, ssl, venv, zlib' >/dev/null 2>&1 && modules=yes || modules=no

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,10 +18,19 @@ from stackmend.schedule import commands, controller, wheels
 from stackmend.schedule.bundle import Bundle, make_bundle
 from stackmend.schedule.calendar import format_calendar
 from stackmend.schedule.facts import HOME, Schedule
-from stackmend.schedule.plan import Action, Bring, Desired, Remove, Write, make_generation, plan
+from stackmend.schedule.plan import (
+    Action,
+    Bring,
+    Desired,
+    Remove,
+    Write,
+    find_mended,
+    make_generation,
+    plan,
+)
 from stackmend.schedule.spec import TimerSpec
 from stackmend.schedule.state import HostSchedule
-from stackmend.schedule.units import log_in, make_trial
+from stackmend.schedule.units import CONFINED, MARK, log_in, make_trial
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -175,3 +185,17 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
 def _has_other_settings(desired: Desired, state: HostSchedule) -> bool:
     """Whether a host mends itself by other settings than those of this run."""
     return state.generation.split("-")[1:2] != desired.generation.split("-")[1:2]
+
+
+def note_confined(host: Host, spec: TimerSpec) -> None:
+    """Report where a run that a timer began is confined, and is to change this machine.
+
+    :param host: the host that stands for this machine.
+    :param spec: the timer that may have begun it.
+    """
+    if not os.environ.get(CONFINED) or os.environ.get(MARK) != spec.unit:
+        return
+    job, _ = controller.make_fleet_job(host, spec)
+    found = find_mended(Desired(spec=spec, job=job, host=host.name), confined=True)
+    if found.findings:
+        reporting.record(host, "schedule.timer").add_plan(found)

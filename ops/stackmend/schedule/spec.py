@@ -18,6 +18,12 @@ DELAY = 300.0
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
+#: The rooms: units of theirs have such names, as the one that takes the resolver back.
+RESERVED = frozenset(
+    "access addresses basics checks cli compose connection connectivity engine fleet incidents "
+    "links models pause ports reporting resolver restraint schedule undo worker".split()
+)
+
 _USER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
 
 
@@ -27,6 +33,8 @@ def _check_name(value: str) -> str:
             "must hold lowercase letters, digits and '-', start with a letter or digit and have 40 "
             f"characters at most; got {abbreviate(value)}"
         )
+    if value.partition("-")[0] in RESERVED:
+        raise ValueError(f"must not be the name of a room of stackmend's; got {abbreviate(value)}")
     return value
 
 

@@ -40,6 +40,7 @@ class HostSchedule(Frozen):
     :param cron: where a table of cron's would lie; empty without cron.
     :param cron_runs: whether cron runs.
     :param files: each file of the timer that is there, and what it holds.
+    :param inventory: what it runs, where that is a file of the host.
     :param foreign: drop-ins of somebody's that change a unit of it.
     :param unread: whether systemd runs a unit of it otherwise than its files say.
     :param enabled: whether the timer starts with the host.
@@ -67,6 +68,7 @@ class HostSchedule(Frozen):
     cron: str = ""
     cron_runs: bool = False
     files: Mapping[str, str] = {}
+    inventory: str = ""
     foreign: tuple[str, ...] = ()
     unread: bool = False
     enabled: bool = False

@@ -36,6 +36,9 @@ LONGEST = 990
 #: The variable by which a run knows that a timer began it.
 MARK = "STACKMEND_TIMER"
 
+#: The variable by which it knows that it may change nothing of the machine that it runs on.
+CONFINED = "STACKMEND_CONFINED"
+
 #: The exit code of a run that left a host to another run.
 BUSY = 4
 
@@ -150,9 +153,8 @@ def _list_service(spec: TimerSpec, job: Job) -> Iterator[str]:
     yield "ExecStart=" + " ".join(
         _quote(word).replace("$", "$$") for word in (*program, *job.command)
     )
-    yield "Environment=" + " ".join(
-        _quote(f"{key}={value}") for key, value in _list_variables(spec, job).items()
-    )
+    variables = {**_list_variables(spec, job), **({CONFINED: "1"} if job.confined else {})}
+    yield "Environment=" + " ".join(_quote(f"{key}={value}") for key, value in variables.items())
     yield f"SuccessExitStatus={BUSY}"
     # A oneshot has no limit of its own; stackmend ends within 20 seconds of SIGTERM.
     yield f"TimeoutStartSec={int(spec.timeout)}"
