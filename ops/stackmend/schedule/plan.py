@@ -255,8 +255,8 @@ def _refuse(desired: Desired, state: HostSchedule) -> Refusal | None:
         return Refusal(
             subject="timer",
             reason=f"{spec.unit} runs another inventory: {show(state.inventory)}",
-            remedy='add "name": "..." to the stack\'s "schedule" section, so that each has a timer, '
-            'or end that one first by "present": False there; where the inventory has moved, remove '
+            remedy='add "name": "..." to the stack\'s "schedule" section, so that each has its '
+            'own, or end that one by "present": False there; where the inventory has moved, remove '
             "the file that it was",
         )
     return _refuse_init(desired, state) or _refuse_program(spec, state)
