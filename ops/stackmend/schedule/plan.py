@@ -115,6 +115,8 @@ def plan(desired: Desired, state: HostSchedule) -> Plan:
             )
         )
     findings = _find(spec, state, mended=bool(actions))
+    if any(isinstance(action, Bring) for action in actions) and spec.ping is None:
+        findings = (*findings, _find_unheard(spec))
     if actions and state.reload_takes and "daemon-reload" not in spec.allow and causes:
         return Plan(findings=findings, refusals=(_refuse_reload(state),))
     return Plan(findings=findings, actions=tuple(actions))
@@ -210,6 +212,16 @@ def _find(spec: TimerSpec, state: HostSchedule, *, mended: bool) -> tuple[Findin
             )
         )
     return tuple(findings)
+
+
+def _find_unheard(spec: TimerSpec) -> Finding:
+    return Finding(
+        subject=spec.unit,
+        kind="unheard",
+        cause="nobody hears how the host's own runs end: its messages stay on this machine",
+        remedy='add "ping": "https://..." to the stack\'s "schedule" section',
+        blocks=False,
+    )
 
 
 def _refuse_reload(state: HostSchedule) -> Refusal:
