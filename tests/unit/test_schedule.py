@@ -177,6 +177,10 @@ def test_no_expression_brings_a_line_or_a_specifier_of_its_own(text: str) -> Non
         ({"mode": "host", "user": "ops"}, '"user" means nothing in mode host'),
         ({"ping": "https://x.example"}, '"ping" means nothing in mode controller'),
         ({"name": "a b"}, "name: must hold lowercase letters"),
+        (
+            {"mode": "host", "ping": "hc.example/x"},
+            "ping: must be an address that begins with http",
+        ),
         ({"name": "resolver"}, "name: must not be the name of a room"),
         ({"name": "resolver-1"}, "name: must not be the name of a room"),
         ({"timeout": 5}, "timeout"),

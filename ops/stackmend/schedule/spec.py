@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from stackmend.frozen import Frozen
 from stackmend.problems import abbreviate
-from stackmend.raw import LocalPath, PositiveSeconds, Seconds
+from stackmend.raw import LocalPath, PositiveSeconds, Seconds, check_ping
 from stackmend.schedule.calendar import check_expression, check_interval
 
 #: How often, where the settings say nothing.
@@ -84,7 +84,7 @@ class TimerSpec(Frozen):
     inventory: LocalPath | None = None
     user: Annotated[str, AfterValidator(_check_user)] = ""
     wheels: LocalPath | None = None
-    ping: SecretStr | None = None
+    ping: Annotated[SecretStr, AfterValidator(check_ping)] | None = None
     allow: tuple[Literal["daemon-reload"], ...] = Field(default=(), max_length=5)
 
     @model_validator(mode="after")
