@@ -820,12 +820,17 @@ class Copy:
         machine.put("trial", "10")
 
     def bring(
-        self, generation: str, *, wheels: bool, status: int = 0, program: str = "prog"
+        self,
+        generation: str,
+        *,
+        wheels: bool,
+        status: int = 0,
+        program: str = "prog",
+        digest: str = hashlib.sha256(b"a wheel").hexdigest(),
     ) -> str:
         pip = b"a wheel"
         files = {"fleet/inventory.py": b"hosts = []\n", "fleet/files/0/key": b"k\n"}
         if wheels:
-            digest = hashlib.sha256(pip).hexdigest()
             files["wheels/pip-1-py3-none-any.whl"] = pip
             files["wheels/requirements.txt"] = f"pip==1 --hash=sha256:{digest}\n".encode()
         archive = io.BytesIO()
@@ -880,6 +885,9 @@ def test_a_program_that_does_not_start_is_brought_beside_it(copy: Copy) -> None:
     assert copy.bring("a-b-cp311", wheels=False, status=74) == ""
     copy.bring("a-b-cp311", wheels=True)
     assert (copy.home / "current/venv").readlink() == Path("../../programs/prog.1")
+    # Nothing of a wheel is run that is not the lock's.
+    words = copy.bring("a-d-cp311", wheels=True, program="other", status=70, digest="0" * 64)
+    assert "pip is not the one of the lock" in words
     # What could not be installed leaves nothing.
     copy.python.write_text("#!/bin/sh\nmkdir -p $5/bin; exit 1\n")
     copy.bring("a-d-cp311", wheels=True, program="other", status=70)

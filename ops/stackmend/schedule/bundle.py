@@ -21,7 +21,6 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from stackmend import compose, controller_files
 from stackmend.compose.spec import ComposeSpec
 from stackmend.controller_files import Unreadable
-from stackmend.models import modelfiles
 from stackmend.problems import Problem, join_path, show
 
 #: Bytes of one file that the settings name, and of all of them.
@@ -188,6 +187,9 @@ class _Packer:
 
     def _pack_named(self, path: Path, content: bytes, beside: str) -> None:
         """Pack the files that a Modelfile names, so that its paths lead to them there as well."""
+        # Few settings have one, and each run on a controller loads this module.
+        from stackmend.models import modelfiles
+
         try:
             request = modelfiles.parse_modelfile(content.decode(), path.parent, lambda file: "")
         except ValueError as error:
