@@ -88,11 +88,11 @@ def _write_metrics(run: Run, record: RunRecord) -> None:
 
 
 def _notify(run: Run, record: RunRecord, path: Path | None) -> None:
-    """Who ends a run by a signal knows of it, and waits for its end."""
+    """Who ends a run by a signal knows of it, and waits for its end; what ends a timer's does not."""
     try:
         targets = [_reveal(url) for url in _find_setting(run, "notify") or ()]
         ping = _reveal(_find_setting(run, "ping") or "")
-        if not (targets or ping) or signals.get_signal():
+        if not (targets or ping) or (signals.get_signal() and not signals.is_timed()):
             return
         from stackmend.reporting import notify
 
