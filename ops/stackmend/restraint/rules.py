@@ -227,7 +227,9 @@ def _find_lost(problem: str) -> Finding:
     )
 
 
-def _refuse_paused(pause: Pause, actions: Sequence[Action], now: float, *, complete: bool) -> Paused:
+def _refuse_paused(
+    pause: Pause, actions: Sequence[Action], now: float, *, complete: bool
+) -> Paused:
     only = f" --only {pause.only}" if pause.only else ""
     left = f"; left alone: {_name(actions)}" if actions else ""
     return Paused(
