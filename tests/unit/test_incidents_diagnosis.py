@@ -453,9 +453,7 @@ def test_a_model_that_a_service_names_and_the_server_lacks_is_missing() -> None:
     assert diagnosis.findings[0].subjects == ("llama3.2:1b",)
     assert diagnosis.notes == ()
     # As an image of a chat has it, for its own ears.
-    other = named.model_copy(
-        update={"cause": "WHISPER_MODEL of chat names it, but it is not there"}
-    )
+    other = named.model_copy(update={"cause": "WHISPER_MODEL of chat names it, but it is absent"})
     diagnosis = diagnose(Observations(rooms=(room("models.pulled", other),)))
     assert diagnosis.findings == ()
     assert len(diagnosis.notes) == 1
