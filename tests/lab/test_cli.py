@@ -227,6 +227,18 @@ def test_the_doctor_finds_what_is_wrong_and_changes_nothing(fleet: Fleet) -> Non
     assert fleet.run("site", "fleet.py").rc == 0
 
 
+def test_another_run_hides_nothing_that_the_doctor_finds(fleet: Fleet) -> None:
+    """What it has not made yet may be among it, and a note names that run."""
+    kill(fleet.first)
+    with held(fleet.first):
+        found = fleet.run("doctor", "fleet.py", "--json")
+    assert found.rc == 1, found.out
+    diagnosis = found.json["hosts"]["first"]["diagnosis"]
+    assert [each["incident"] for each in diagnosis["findings"]] == ["service-down"]
+    assert diagnosis["notes"][0].startswith("another run is at work here: ann@laptop: what it")
+    assert fleet.run("site", "fleet.py").rc == 0
+
+
 def test_settings_that_are_wrong_reach_no_host(fleet: Fleet) -> None:
     before = (fleet.directory / "var/reports/latest.json").resolve()
     fleet.write(first={"projct": "shop"}, second={})

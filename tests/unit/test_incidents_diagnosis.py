@@ -452,6 +452,11 @@ def test_a_model_that_a_service_names_and_the_server_lacks_is_missing() -> None:
     assert [each.incident for each in diagnosis.findings] == ["model-missing"]
     assert diagnosis.findings[0].subjects == ("llama3.2:1b",)
     assert diagnosis.notes == ()
+    # As an image of a chat has it, for its own ears.
+    other = named.model_copy(update={"cause": "WHISPER_MODEL of chat names it, but it is absent"})
+    diagnosis = diagnose(Observations(rooms=(room("models.pulled", other),)))
+    assert diagnosis.findings == ()
+    assert len(diagnosis.notes) == 1
 
 
 OPEN = ({"address": "0.0.0.0", "port": 6379}, {"address": "::", "port": 11434})

@@ -43,6 +43,10 @@ def test_the_reference_stack_names_its_model() -> None:
             },
             DeclaredServer("llm"),
         ),
+        # Nobody starts it.
+        ({"llm": {"image": "ollama/ollama", "profiles": ["gpu"]}}, None),
+        ({"llm": {"image": "ollama/ollama", "deploy": {"replicas": 0}}}, None),
+        ({"llm": {"image": "ollama/ollama", "scale": 0}}, None),
         # A name alone proves nothing, two servers are not one, and a client is none.
         ({"ollama": {"image": "own/x"}}, None),
         ({"a": {"image": "ollama/ollama"}, "b": {"image": "ollama/ollama"}}, None),
@@ -59,3 +63,15 @@ def test_a_server_is_known_by_what_it_runs(
 def test_files_that_cannot_be_read_name_none() -> None:
     assert find_server(declare("/nowhere")) is None
     assert find_server(declare({"git": "https://git.lan/o/stack.git"})) is None
+
+
+def test_a_profile_that_is_asked_for_starts_its_server(tmp_path: Path) -> None:
+    services = {
+        "gpu": {"image": "ollama/ollama", "profiles": ["gpu"]},
+        "cpu": {"image": "ollama/ollama", "profiles": ["cpu"]},
+    }
+    (tmp_path / "compose.yaml").write_text(yaml.safe_dump({"services": services}))
+    asked = declare(tmp_path).model_copy(update={"profiles": ("cpu",)})
+    assert find_server(asked) == DeclaredServer("cpu")
+    (tmp_path / ".env").write_text("COMPOSE_PROFILES=gpu\n")
+    assert find_server(declare(tmp_path)) == DeclaredServer("gpu")

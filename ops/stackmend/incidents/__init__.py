@@ -16,7 +16,7 @@ from stackmend.diagnosis import HostSupport
 from stackmend.incidents import custom, searching, selection
 from stackmend.incidents.catalogue import list_incidents
 from stackmend.incidents.reasoning import diagnose
-from stackmend.incidents.spec import CannotTell, Incident, StatePattern, TextPattern
+from stackmend.incidents.spec import Incident, StatePattern, TextPattern, Undetermined
 from stackmend.incidents.state import (
     Listener,
     Log,
@@ -29,7 +29,6 @@ from stackmend.incidents.texts import Match, diagnose_text
 from stackmend.reconcile import find_other_run, list_readings
 
 __all__ = [
-    "CannotTell",
     "Incident",
     "Listener",
     "Log",
@@ -40,6 +39,7 @@ __all__ = [
     "StatePattern",
     "Symptoms",
     "TextPattern",
+    "Undetermined",
     "diagnose",
     "diagnose_text",
     "diagnosed",

@@ -19,7 +19,7 @@ from stackmend.diagnosis import (
 )
 from stackmend.frozen import Frozen
 from stackmend.incidents.known import KNOWN
-from stackmend.incidents.spec import CannotTell, Incident, StatePattern
+from stackmend.incidents.spec import Incident, StatePattern, Undetermined
 from stackmend.incidents.state import Log, Observations, RoomReading
 from stackmend.incidents.texts import rank
 from stackmend.text import VALUE_LIMIT, make_printable
@@ -90,7 +90,7 @@ def derive(incident: Incident, observations: Observations) -> Derived:
                 for subject, line in islice(incident.find(observations), MOST_LINES)
             )
         )
-    except CannotTell as error:
+    except Undetermined as error:
         return Derived(problem=_fit(str(error)))
     except (Exception, SystemExit) as error:  # one that raises, as a user's may, hides no other
         return Derived(problem=_fit(f"its search raised {type(error).__name__}: {error}"))
@@ -343,10 +343,10 @@ def _arrange(found: Sequence[_Case], observations: Observations) -> Iterator[Dia
         ]
         names = tuple(each.incident for each in below)
         # What is a root is one as a whole.
-        worst_of_all = next(case for case in worst if case.incident.id == root)
+        cause = next(case for case in worst if case.incident.id == root)
         groups.append(
             [
-                _describe(worst_of_all).model_copy(update={"explains": names}),
+                _describe(cause).model_copy(update={"explains": names}),
                 *(each.model_copy(update={"explained_by": root}) for each in below),
             ]
         )
@@ -380,7 +380,7 @@ def _separate(
         for subject in _list_subjects(case)
         if subject in services and not services[subject] & reached
     }
-    return _split(case, left, among=False), _split(case, left, among=True)
+    return _select_part(case, left, among=False), _select_part(case, left, among=True)
 
 
 def _list_subjects(case: _Case) -> set[str]:
@@ -402,7 +402,7 @@ def _map_services(observations: Observations) -> dict[str, set[str]]:
     return found
 
 
-def _split(case: _Case, subjects: Collection[str], *, among: bool) -> _Case | None:
+def _select_part(case: _Case, subjects: Collection[str], *, among: bool) -> _Case | None:
     """The same of these subjects alone, or of all others; nothing where none is left."""
     part = replace(
         case,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -48,13 +48,30 @@ def find_server(spec: ComposeSpec) -> DeclaredServer | None:
         _, services, variables = read_services(spec)
     except SourceError:
         return None
-    servers = {name for name, service in services if _is_server(name, service, variables)}
+    enabled = {*spec.profiles, *variables.get("COMPOSE_PROFILES", "").split(",")}
+    # One that nobody starts is missed by nobody.
+    left_out = {name for name, service in services if not _is_started(service, enabled)}
+    servers = {
+        name
+        for name, service in services
+        if name not in left_out and _is_server(name, service, variables)
+    }
     if len(servers) != 1:
         return None
     models = [
         model for _, service in services for model in _list_models(service, variables) if model
     ]
     return DeclaredServer(servers.pop(), tuple(dict.fromkeys(models)))
+
+
+def _is_started(service: Mapping[str, Any], enabled: Collection[str]) -> bool:
+    deploy, profiles = service.get("deploy"), service.get("profiles")
+    replicas = deploy.get("replicas") if isinstance(deploy, dict) else None
+    if 0 in (service.get("scale", 1), 1 if replicas is None else replicas):
+        return False
+    return (
+        not isinstance(profiles, list) or not profiles or bool({*map(str, profiles)} & {*enabled})
+    )
 
 
 def _is_server(name: str, service: Mapping[str, Any], variables: Mapping[str, str]) -> bool:

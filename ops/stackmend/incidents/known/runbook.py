@@ -338,8 +338,11 @@ MODEL_MISSING = Incident(
     ),
     states=(
         StatePattern(operation="models.pulled", kinds=frozenset({"missing", "broken"})),
-        # Nobody declares it, but a service asks for it.
-        StatePattern(operation="models.pulled", kinds=frozenset({"named"}), notes=True),
+        # Nobody declares it, but a service asks for it. A variable of another name, such as
+        # WHISPER_MODEL, may be for another server, and stays a note.
+        StatePattern(
+            operation="models.pulled", kinds=frozenset({"named"}), cause=r"^ollama_", notes=True
+        ),
         StatePattern(
             operation="models.pulled", of="refusal", cause=r"(?:not on the server|not intact)"
         ),

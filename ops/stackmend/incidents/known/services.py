@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from stackmend.compose.state import Container, StackState
 from stackmend.diagnosis import Evidence
-from stackmend.incidents.spec import CannotTell, Incident, StatePattern, TextPattern
+from stackmend.incidents.spec import Incident, StatePattern, TextPattern, Undetermined
 from stackmend.incidents.state import Listener, Observations
 from stackmend.models.spec import DEFAULT_PORT
 
@@ -67,7 +67,7 @@ class _Exposed(Incident):
                 name = listener.program or f"port {listener.port}"
                 yield name, _describe(listener, listener.program or "what is no container")
         if unread:
-            raise CannotTell(unread)
+            raise Undetermined(unread)
 
 
 def _is_own(address: str) -> bool:
@@ -92,8 +92,8 @@ class _RedisExposed(_Exposed):
         shape = container.shape
         entrypoint = _list_words(shape.get("entrypoint"))
         command = _list_words(shape.get("command"))
-        serves = any(map(_SERVER.fullmatch, (*entrypoint[:1], *command[:1])))
-        if not (serves or _REDIS.search(container.image)):
+        is_server = any(map(_SERVER.fullmatch, (*entrypoint[:1], *command[:1])))
+        if not (is_server or _REDIS.search(container.image)):
             return ()
         if (
             _is_guarded(entrypoint, command)
