@@ -143,7 +143,8 @@ NOT_PARSED = {
         "models/accept models/delete models/manifest models/partials models/take "
         "models/unrelay ports/close ports/container ports/end ports/program ports/reserve "
         "ports/taskkill ports/unit resolver/confirm resolver/flush resolver/revert resolver/set "
-        "schedule/bring schedule/copy schedule/has_program schedule/remove schedule/set schedule/table "
+        "schedule/bring schedule/copy schedule/has_program schedule/remove schedule/set "
+        "schedule/table "
         "worker/benchmark/reserve worker/move/retire worker/move/start worker/move/unvolume"
     ),
     "other scripts begin with it": (

@@ -88,7 +88,7 @@ def _write_metrics(run: Run, record: RunRecord) -> None:
 
 
 def _notify(run: Run, record: RunRecord, path: Path | None) -> None:
-    """Who ends a run by a signal knows of it, and waits for its end; what ends a timer's does not."""
+    """Who ends a run by a signal knows of it and waits for its end, but for one of a timer's."""
     try:
         targets = [_reveal(url) for url in _find_setting(run, "notify") or ()]
         ping = _reveal(_find_setting(run, "ping") or "")
