@@ -63,7 +63,7 @@ def has_program(name: str, program: str) -> StringCommand:
     return _build_script("has_program", f"{HOME}/{name}", program, before=["copy"])
 
 
-def halt(name: str, user: str) -> StringCommand:
+def stop(name: str, user: str) -> StringCommand:
     """Stop a timer, and leave all else of it; setting it again starts it.
 
     :param name: the timer's name.

@@ -135,7 +135,7 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
             begins = state.active or (state.init == "cron" and bool(state.files))
             if not begins or not _has_other_settings(self.desired, state):
                 raise
-            command = commands.halt(self.spec.unit, self.desired.job.user)
+            command = commands.stop(self.spec.unit, self.desired.job.user)
             self.run(command, f"{error}; and its timer, which keeps older settings, does not stop")
             raise StepError(
                 f"{error}; stackmend stopped {self.spec.unit}, which would put older settings "

@@ -1,6 +1,7 @@
 # Stop a timer and remove all of it; a run under way is ended first. Arguments: its name, whose table
 # of cron's it may be in, and where the host keeps what belongs to it (empty: stop the timer alone, and
 # leave all else). Behind schedule/table.sh.
+# shellcheck disable=SC2154 # connection/walk.sh sets them
 name=$1 user=$2 home=$3
 if [ -d /run/systemd/system ] && command -v systemctl >/dev/null 2>&1; then
   systemctl disable --now "$name.timer" >/dev/null 2>&1
