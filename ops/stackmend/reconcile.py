@@ -254,13 +254,15 @@ class Reconciler(ABC, Generic[S, A]):
 
     @contextmanager
     def change(self, *actions: Action) -> Iterator[None]:
-        """Mark a time in which the host is changed, as far as its limits allow another step.
+        """Mark a time in which the host is changed, as far as its lock and its limits allow it.
 
         :param actions: what the block does.
+        :raises ConnectionLost: the lock of the host was lost.
         :raises TimeOver: the run was at work on the host for as long as it may.
         """
         names = ", ".join(f"{action.verb} {action.subject}" for action in actions)
         fleet.check_time(self.host, names)
+        fleet.check_lock(self.host)
         fleet.note_step(self.host, prepares=all(action.prepares for action in actions))
         yield
 

@@ -384,6 +384,25 @@ def test_once_its_time_is_over_a_host_is_changed_no_further(
     assert "begins no further step: reconcile.limit (turn it)" in error
 
 
+class Suspended(Room):
+    """Is suspended for long after its first step, and asks nothing of the lock itself."""
+
+    def execute(self, plan: Plan[Action], state: str, lease: Lease) -> bool:
+        for action in plan.actions:
+            with self.step(action):
+                self.calls.append(action.verb)
+            lease._alive -= 100
+        return True
+
+
+def test_no_step_begins_once_the_lock_is_lost(room: Any) -> None:
+    one = room(wrong("before", TURN, BEND), wrong("locked", TURN, BEND), kind=Suspended)
+    assert not run(one)
+    assert list_results(one) == [("turn", "done")]
+    (error,) = list_errors(one)
+    assert "the lock was lost" in error
+
+
 def test_once_hosts_got_worse_no_other_is_changed(room: Any) -> None:
     one = room(wrong("before", TURN))
     turns = fleet._find(one.host.state).turns

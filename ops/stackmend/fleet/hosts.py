@@ -176,6 +176,17 @@ def check_time(host: Host, doing: str) -> None:
     )
 
 
+def check_lock(host: Host) -> None:
+    """Make sure that what this run holds of a host is still held; where it holds none, it is well.
+
+    :param host: the host.
+    :raises ConnectionLost: it was lost, and another run may be at work there.
+    """
+    lease = _find(host.state).get_seat(host).lease
+    if lease is not None:
+        lease.check()
+
+
 @contextmanager
 def leave_out(host: Host) -> Iterator[None]:
     """Mark a time in which a run waits for others, and which is none of the host's.
