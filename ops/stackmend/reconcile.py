@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from stackmend import connection, reporting
 from stackmend.decision import Action, Finding, Locked, Plan, Refusal
-from stackmend.errors import StepError
+from stackmend.errors import StepError, describe_fault
 from stackmend.fleet import hosts as fleet
 from stackmend.problems import join_problems
 from stackmend.redaction import format_safe_line
@@ -443,12 +443,16 @@ def report_observation(room: Reconciler[Any, Any]) -> bool:
     preparing = not room.host.state.is_executing
     try:
         observation = room.observe()
+        plan = room.preview(observation) if preparing else observation.plan
+        plan = _hold_back(room, plan)
     except (StepError, connection.RemoteError) as error:
         if preparing:
             room.report_error(error)
         return False
-    plan = room.preview(observation) if preparing else observation.plan
-    plan = _hold_back(room, plan)
+    except Exception as error:  # pyinfra would end the run of every host for it
+        if preparing:
+            room.report_error(describe_fault(error))
+        return False
     # Where executing follows, it reports what it finds under the lock.
     if preparing or observation.plan.empty:
         room.report_plan(plan)
@@ -483,6 +487,9 @@ def reconcile(state: State, host: Host, room: Reconciler[Any, Any]) -> bool:
         return False
     except (StepError, connection.RemoteError) as error:
         room.report_error(error)
+        succeeded = False
+    except Exception as error:  # pyinfra would show it, and the record would not have it
+        room.report_error(describe_fault(error))
         succeeded = False
     _remember(room, succeeded=succeeded)
     return succeeded

@@ -5,17 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyinfra import context
+from pyinfra.api import Config, Inventory, State, operation
 from pyinfra.api.host import Host
+from pyinfra.api.operation import add_op
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_state
 
 from stackmend import connection, reporting
+from stackmend.connection.settings import unwrap
 from stackmend.fleet import hosts as fleet
+from stackmend.fleet import pace
 from stackmend.fleet.clock import Clock
 from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.fleet.turns import LONGEST_TURN, Result, Turns
+from stackmend.reporting import announce
 from tests.connected import local
 
 HOSTS = [f"ai{number}" for number in range(6)]
@@ -207,3 +216,65 @@ def test_a_host_got_worse_that_was_well_or_was_made_worse_before(
     fleet.note_step(host, prepares=True)
     assert fleet._classify(host, seat, "op", failed=False) == "well"
     assert seat.changed == {"op"}
+
+
+@operation()
+def broken() -> Iterator[str]:
+    """Takes the lock, as an operation of the library does, and has a fault."""
+    if context.state.is_executing and context.host.name == "@local":
+        fleet.hold(unwrap(context.host))
+        raise KeyError("name")
+    return
+    yield ""
+
+
+@pytest.fixture
+def fleet_of_two(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
+    """This machine, and a host that nothing is asked of."""
+    monkeypatch.setattr(announce, "show_line", lambda *_: None)
+    state = State(Inventory((["@local", "ai2"], {})), Config())
+    state.current_stage = StateStage.Execute
+    for each in state.inventory:
+        state.activate_host(each)
+    state.inventory.get_host("@local").connect(raise_exceptions=True)
+    with ctx_state.use(state):
+        yield state
+    reporting._runs.pop(id(state), None)
+
+
+def test_a_fault_fails_its_host_alone_and_gives_up_what_it_held(fleet_of_two: State) -> None:
+    state = fleet_of_two
+    reporting._run(state)
+    add_op(state, broken)
+    pace.run_ops(state)
+    first, second = (state.inventory.get_host(name) for name in ("@local", "ai2"))
+    assert (first in state.failed_hosts, second in state.failed_hosts) == (True, False)
+    run = fleet._find(state)
+    assert run.get_seat(first).lease is None
+    assert not run.turns._changing
+    with local() as other:
+        assert fleet.hold(other)
+    (collector,) = reporting._run(state).collectors["@local"].values()
+    assert [error.message for error in collector.errors] == ["unexpected KeyError: 'name'"]
+    (data,) = state.ops[first].values()
+    assert data.operation_meta.did_succeed() is False
+
+
+@operation()
+def calm() -> Iterator[str]:
+    """Does nothing."""
+    return
+    yield ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "own"),
+    [({}, True), ({"_parallel": 1}, False), ({"_serial": True}, False), ({"_run_once": True}, False)],
+)
+def test_hosts_go_at_their_own_pace_unless_an_operation_is_to_run_on_a_few(
+    fleet_of_two: State, arguments: dict[str, Any], own: bool
+) -> None:
+    add_op(fleet_of_two, calm)
+    add_op(fleet_of_two, calm, **arguments)
+    pace.run_ops(fleet_of_two)
+    assert fleet._find(fleet_of_two).at_own_pace is own
