@@ -62,7 +62,7 @@ def test_a_lock_is_lost_where_the_controller_was_suspended_for_long(
         held.check()
         clock.asleep = 91.0
         assert held.lost
-        with pytest.raises(ConnectionLost, match="the lock was lost.*suspend"):
+        with pytest.raises(ConnectionLost, match=r"the lock was lost.*suspend"):
             held.check()
 
 

@@ -269,7 +269,12 @@ def calm() -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("arguments", "own"),
-    [({}, True), ({"_parallel": 1}, False), ({"_serial": True}, False), ({"_run_once": True}, False)],
+    [
+        ({}, True),
+        ({"_parallel": 1}, False),
+        ({"_serial": True}, False),
+        ({"_run_once": True}, False),
+    ],
 )
 def test_hosts_go_at_their_own_pace_unless_an_operation_is_to_run_on_a_few(
     fleet_of_two: State, arguments: dict[str, Any], own: bool

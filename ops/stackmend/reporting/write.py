@@ -184,6 +184,8 @@ def classify_ended(run: Run, host: Host, *, failed: bool) -> Outcome:
     :param failed: whether that operation failed.
     """
     operations = _build_operations(run, host)
+    # One may have failed before, and kept no other from being run.
+    failed = failed or any(op.succeeded is False for op in operations)
     trouble = _classify_trouble(operations, failed=failed)
     if trouble and (failed or trouble == "paused"):
         return trouble
