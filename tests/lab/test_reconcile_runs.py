@@ -168,23 +168,29 @@ def test_what_a_run_ended_and_set_is_brought_back(fleet: Fleet) -> None:
     assert host.sh(f"pgrep -f '[p]{HOLDER[1:]}' || echo none") == "none"
     assert host.read(DAEMON_JSON) != before
     latest = (fleet.directory / "var/reports/latest.json").resolve()
-    # The port is free again for who had it.
-    fleet.write_project()
-    fleet.write()
-    assert fleet.run("site", "fleet.py").rc == 0
     run = latest.stem.rpartition("-")[2]
 
     dry = fleet.run("undo", "fleet.py", run, "--dry")
-    assert "bring back" in dry.out, dry.out
+    assert "put back" in dry.out, dry.out
     assert host.read(DAEMON_JSON) != before
 
+    # Ours has the port now, and nothing else is kept from being brought back by that.
     undone = fleet.run("undo", "fleet.py", str(latest))
-    assert host.read(DAEMON_JSON) == before, undone.out
-    host.wait_for(f"pgrep -f '[p]{HOLDER[1:]}'", 20)
-    # What Compose did is for a person to take back, and the exit code says so.
     assert undone.rc == 1, undone.out
+    assert host.read(DAEMON_JSON) == before, undone.out
+    assert list_done(fleet) == ["put back"]
+    # What Compose did is for a person to take back, and the exit code says so.
     assert "by hand: " in undone.out
-    assert list_done(fleet) == ["bring back", "put back"], "the last first"
+    assert "is held by container shop-side-1" in undone.out
+    assert "take the port from side in project shop and apply that" in undone.out
+    assert list_running(host) == ["shop-side-1"]
+
+    fleet.write_project()
+    fleet.write()
+    assert fleet.run("site", "fleet.py").rc == 0
+    undone = fleet.run("undo", "fleet.py", run)
+    host.wait_for(f"pgrep -f '[p]{HOLDER[1:]}'", 20)
+    assert list_done(fleet) == ["bring back"], undone.out
 
     again = fleet.run("undo", "fleet.py", run)
     assert list_done(fleet) == [], again.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from stackmend.fleet import pace
 from stackmend.fleet.clock import Clock
 from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.fleet.turns import LONGEST_TURN, Result, Turns
-from stackmend.reporting import announce
+from stackmend.reporting import announce, reader
 from tests.connected import local
 
 HOSTS = [f"ai{number}" for number in range(6)]
@@ -195,13 +196,13 @@ def test_a_host_got_worse_that_was_well_or_was_made_worse_before(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = False
-    monkeypatch.setattr(reporting, "has_got_worse", lambda _: before)
+    monkeypatch.setattr(reporting, "has_got_worse", lambda *_: before)
     seat = fleet._find(host.state).get_seat(host)
     marked: list[Host] = []
     monkeypatch.setattr(reporting, "mark_worse", marked.append)
 
     def classify() -> Result:
-        return fleet._classify(host, seat, "op", failed=True)
+        return fleet._classify(host, seat, "op", changed=False, failed=True)
 
     seat.before["op"] = True
     assert classify() == "other", "nothing was changed"
@@ -212,10 +213,71 @@ def test_a_host_got_worse_that_was_well_or_was_made_worse_before(
     before = True
     assert classify() == "worse"
     assert marked == [host, host]
-    assert fleet._classify(host, seat, "op", failed=False) == "other", "nothing was to be done"
-    fleet.note_step(host, prepares=True)
-    assert fleet._classify(host, seat, "op", failed=False) == "well"
-    assert seat.changed == {"op"}
+
+
+@operation()
+def calm() -> Iterator[str]:
+    """Does nothing."""
+    return
+    yield ""
+
+
+@pytest.mark.parametrize("own_pace", [False, True])
+@pytest.mark.parametrize("prepares", [False, True])
+def test_only_a_host_that_was_changed_proves_anything(
+    host: Host, own_pace: bool, prepares: bool
+) -> None:
+    run = fleet._find(host.state)
+    run.at_own_pace = own_pace
+    host.state.activate_host(host)
+    add_op(host.state, calm)
+    (op_hash,) = host.state.ops[host]
+    assert run.turns.begin(host.name, 0.0)
+    host.executing_op_hash = op_hash
+    fleet.note_step(host, prepares=prepares)
+    host.executing_op_hash = None
+    fleet._end(host.state, host, op_hash, failed=False)
+    others = [run.turns.begin(name, 0.0) for name in ("a", "b")]
+    assert others == [True, not prepares]
+
+
+def test_each_operation_of_pyinfra_has_its_own_first_host() -> None:
+    turns = make()
+    assert turns.begin("ai0", 0.0)
+    turns.end("ai0", "well")
+    turns.start_anew()
+    assert [turns.begin(host, 0.0) for host in HOSTS[:2]] == [True, False]
+    state = State(Inventory((["@local"], {})), Config())
+    fleet._find(state).turns = turns
+    turns.end("ai0", "well")
+    state.trigger_callbacks("operation_start", "op")
+    assert [turns.begin(host, 0.0) for host in HOSTS[:2]] == [True, False]
+
+
+def write_run(directory: Path, second: int, mode: str, succeeded: bool | None, worse: bool) -> None:
+    operations = [{"name": "other", "succeeded": True}]
+    operations += [{"name": "stack", "succeeded": succeeded}]
+    run = {"mode": mode, "hosts": {"ai1": {"worse": worse, "operations": operations}}}
+    path = directory / f"20260101T1200{second:02}Z-abcdef.json"
+    path.write_text(json.dumps(run))
+
+
+def test_no_run_in_between_makes_it_forgotten_that_a_host_got_worse(tmp_path: Path) -> None:
+    def ask(name: str = "stack") -> bool:
+        return reader.has_got_worse(tmp_path, "ai1", name)
+
+    assert not ask()
+    write_run(tmp_path, 1, "apply", succeeded=False, worse=True)
+    assert ask()
+    assert not ask("other"), "it succeeded"
+    # A dry run or a doctor, a run that was refused, one with --limit, and what is no record.
+    write_run(tmp_path, 2, "dry", succeeded=True, worse=False)
+    write_run(tmp_path, 3, "apply", succeeded=False, worse=False)
+    (tmp_path / "20260101T120004Z-abcdef.json").write_text('{"mode": "apply", "hosts": {}}')
+    (tmp_path / "20260101T120005Z-abcdef.json").write_text("[]")
+    assert ask()
+    write_run(tmp_path, 6, "apply", succeeded=True, worse=False)
+    assert not ask()
 
 
 @operation()
@@ -258,13 +320,6 @@ def test_a_fault_fails_its_host_alone_and_gives_up_what_it_held(fleet_of_two: St
     assert [error.message for error in collector.errors] == ["unexpected KeyError: 'name'"]
     (data,) = state.ops[first].values()
     assert data.operation_meta.did_succeed() is False
-
-
-@operation()
-def calm() -> Iterator[str]:
-    """Does nothing."""
-    return
-    yield ""
 
 
 @pytest.mark.parametrize(

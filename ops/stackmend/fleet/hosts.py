@@ -54,8 +54,7 @@ class _Seat:
     """One host of a run.
 
     :ivar before: by operation: whether the host was well before it was changed.
-    :ivar stepped: the operations that have carried out any step.
-    :ivar changed: those of them that have begun to change the host.
+    :ivar changed: the operations that have begun to change the host.
     :ivar returning: how many blocks are taking back what was done.
     """
 
@@ -63,7 +62,6 @@ class _Seat:
     held: ExitStack = field(default_factory=ExitStack)
     lease: connection.Lease | None = None
     before: dict[str, bool] = field(default_factory=dict)
-    stepped: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
     returning: int = 0
@@ -285,7 +283,6 @@ def note_step(host: Host, *, prepares: bool) -> None:
     :param prepares: whether the host is no other by it.
     """
     seat = _find(host.state).get_seat(host)
-    seat.stepped.add(_get_operation(host))
     if not prepares:
         seat.changed.add(_get_operation(host))
 
@@ -322,6 +319,12 @@ class Watch(BaseStateCallback):
 
     @staticmethod
     @override
+    def operation_start(state: State, op_hash: str) -> None:
+        """Begin an operation on all hosts, which wait for each other: another first one is due."""
+        _find(state).turns.start_anew()
+
+    @staticmethod
+    @override
     def operation_host_start(state: State, host: Host, op_hash: str) -> None:
         """Start the clock of the host."""
         if op_hash in state.ops[host]:
@@ -353,18 +356,21 @@ def _end(state: State, host: Host, op_hash: str, *, failed: bool) -> None:
     is_final = failed and not data.global_arguments["_ignore_errors"]
     over = is_final or seat.ended >= state.ops[host].keys()
     if over or not run.at_own_pace:
-        run.turns.end(host.name, _classify(host, seat, op_hash, failed=failed))
+        # At its own pace a host has its turn over all of its operations.
+        own = {op_hash} if not run.at_own_pace else seat.changed
+        changed = not own.isdisjoint(seat.changed)
+        run.turns.end(host.name, _classify(host, seat, op_hash, changed=changed, failed=failed))
     if over:
         run.release(host)
 
 
-def _classify(host: Host, seat: _Seat, op_hash: str, *, failed: bool) -> Result:
+def _classify(host: Host, seat: _Seat, op_hash: str, *, changed: bool, failed: bool) -> Result:
     if not failed:
-        return "well" if seat.stepped else "other"
+        return "well" if changed else "other"
     if op_hash not in seat.changed:
         return "other"
     # What an earlier run made worse, and nobody has mended since, is no better for being so still.
-    if seat.before.get(op_hash) or reporting.has_got_worse(host):
+    if seat.before.get(op_hash) or reporting.has_got_worse(host, op_hash):
         reporting.mark_worse(host)
         return "worse"
     return "other"

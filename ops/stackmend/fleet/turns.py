@@ -46,6 +46,10 @@ class Turns:
         is_over = self._stop_after and len(self._worse) >= self._stop_after
         return tuple(self._worse) if is_over else ()
 
+    def start_anew(self) -> None:
+        """Take what follows for another change: no host is proven well with it yet."""
+        self._proven = False
+
     def begin(self, host: str, now: float) -> bool:
         """Whether a host may be changed from now on; one that is being changed may go on.
 
