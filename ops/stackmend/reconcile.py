@@ -730,6 +730,12 @@ def _refuse_busy(holder: str) -> Locked:
 
 
 def _refuse_stopped(worse: Sequence[str]) -> Refusal:
+    if not worse:
+        return Refusal(
+            subject="host",
+            reason="left as it is: the run has ended, as too many of its hosts failed",
+            remedy="see what failed there, then run again; pyinfra's FAIL_PERCENT says how many",
+        )
     names = ", ".join(worse)
     return Refusal(
         subject="host",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,76 @@ class Ticking:
 
     def sleep(self, seconds: float) -> None:
         self.waited += max(seconds, 0.01)
+
+
+def test_what_a_run_waits_for_its_turn_is_none_of_what_it_waits_for_another(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with local() as other:
+        fleet.hold(other)
+        set_policy(host, wait=0.5)
+        clock = Ticking()
+        monkeypatch.setattr(fleet, "time", clock)
+        turns = fleet._find(host.state).turns
+        assert turns.begin("first", 0.0)
+        monkeypatch.setattr(
+            fleet.signals, "proceed", lambda: clock.waited > 5 and turns.end("first", "other")
+        )
+        with pytest.raises(connection.LeaseHeld):
+            fleet.hold(host)
+        assert clock.waited > 5.4
+
+
+@pytest.mark.parametrize("own_pace", [True, False])
+def test_a_run_that_holds_another_host_over_an_operation_waits_for_none(
+    host: Host, monkeypatch: pytest.MonkeyPatch, own_pace: bool
+) -> None:
+    with local() as other:
+        fleet.hold(other)
+        set_policy(host, wait=0.3)
+        clock = Ticking()
+        monkeypatch.setattr(fleet, "time", clock)
+        run = fleet._find(host.state)
+        run.at_own_pace = own_pace
+        run._seats["ai2"] = fleet._Seat(lease=fleet.hold(other))
+        with pytest.raises(connection.LeaseHeld):
+            fleet.hold(host)
+        assert clock.waited == (pytest.approx(0.3, abs=0.1) if own_pace else 0)
+
+
+def test_a_run_that_has_ended_begins_to_change_no_host(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = fleet._find(host.state).turns
+    assert turns.begin("first", time.monotonic())
+
+    def end() -> None:
+        fleet.stop(host.state)
+        turns.end("first", "well")
+
+    monkeypatch.setattr(fleet.signals, "proceed", end)
+    with pytest.raises(fleet.Stopped) as caught:
+        fleet.hold(host)
+    assert caught.value.hosts == ()
+
+
+def test_times_that_overlap_are_left_out_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Ticking()
+    monkeypatch.setattr(fleet, "time", clock)
+    seat = fleet._find(host.state).get_seat(host)
+    seat.clock.start(0.0)
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        clock.sleep(5)
+        yield
+
+    with fleet.leave_out(host), fleet.wait_for(host, turn()):
+        clock.sleep(10)
+    assert seat.clock.measure(clock.waited) == 0
+    with fleet.wait_for(host, turn()):
+        clock.sleep(10)
+    assert seat.clock.measure(clock.waited) == 10
 
 
 def test_no_step_begins_once_the_time_of_a_host_is_over(

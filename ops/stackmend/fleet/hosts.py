@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -39,9 +39,9 @@ class TimeOver(connection.RemoteError):
 
 
 class Stopped(Exception):
-    """The run begins to change no other host, because those before got worse.
+    """The run begins to change no other host, because those before got worse, or it has ended.
 
-    :ivar hosts: their names.
+    :ivar hosts: the names of those that got worse; none where the run has ended.
     """
 
     def __init__(self, hosts: tuple[str, ...]) -> None:
@@ -56,6 +56,7 @@ class _Seat:
     :ivar before: by operation: whether the host was well before it was changed.
     :ivar changed: the operations that have begun to change the host.
     :ivar returning: how many blocks are taking back what was done.
+    :ivar waits: how many blocks are waiting for others, and when the first of them began.
     """
 
     clock: Clock = field(default_factory=Clock)
@@ -65,6 +66,8 @@ class _Seat:
     changed: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
     returning: int = 0
+    waits: int = 0
+    waits_since: float = 0.0
 
 
 class _Run:
@@ -86,6 +89,15 @@ class _Run:
     def get_seat(self, host: Host) -> _Seat:
         """What the run has of a host."""
         return self._seats.setdefault(host.name, _Seat())
+
+    def may_wait(self, host: Host) -> bool:
+        """Whether the run may wait for another one on a host.
+
+        Where all hosts wait for each other after each operation, those that it holds meanwhile
+        would be held for as long, and two runs could wait for each other.
+        """
+        others = (seat.lease for name, seat in self._seats.items() if name != host.name)
+        return self.at_own_pace or not any(others)
 
     def release_all(self) -> None:
         """Give up the locks of all hosts."""
@@ -189,13 +201,37 @@ def check_lock(host: Host) -> None:
 def leave_out(host: Host) -> Iterator[None]:
     """Mark a time in which a run waits for others, and which is none of the host's.
 
+    Of times that overlap, each moment counts once.
+
     :param host: the host.
     """
-    began = time.monotonic()
+    seat = _find(host.state).get_seat(host)
+    if not seat.waits:
+        seat.waits_since = time.monotonic()
+    seat.waits += 1
     try:
         yield
     finally:
-        _find(host.state).get_seat(host).clock.drop(time.monotonic() - began)
+        seat.waits -= 1
+        if not seat.waits:
+            seat.clock.drop(time.monotonic() - seat.waits_since)
+
+
+@contextmanager
+def wait_for(host: Host, block: AbstractContextManager[None]) -> Iterator[None]:
+    """Enter a block for which a run waits for others, and which itself is of the host's time.
+
+    :param host: the host.
+    :param block: what is entered.
+
+    Example:
+        >>> with fleet.wait_for(host, turns.take(server)):
+        ...     measure()
+    """
+    with ExitStack() as stack:
+        with leave_out(host):
+            stack.enter_context(block)
+        yield
 
 
 @contextmanager
@@ -231,8 +267,7 @@ def hold(host: Host) -> connection.Lease:
     seat = run.get_seat(host)
     if seat.lease is not None and seat.lease.lost:
         run.release(host)
-    began, waiting = time.monotonic(), False
-    until = began + find_wait(host)
+    until: float | None = None
     with leave_out(host):
         while True:
             _wait_for_turn(host, run)
@@ -243,13 +278,16 @@ def hold(host: Host) -> connection.Lease:
             except connection.LeaseHeld as error:
                 # Whoever has no lock changes nothing, and keeps no other host waiting.
                 run.turns.end(host.name, "other")
-                if time.monotonic() >= until:
+                now, wait = time.monotonic(), find_wait(host)
+                if until is None:
+                    until = now + wait
+                    if wait and run.may_wait(host):
+                        announce.show_line(
+                            host, f"  waits up to {format_limit(wait)} for {error.holder}"
+                        )
+                if now >= until or not run.may_wait(host):
                     raise
-                if not waiting:
-                    limit = format_limit(until - began)
-                    announce.show_line(host, f"  waits up to {limit} for {error.holder}")
-                waiting = True
-                time.sleep(max(0.0, min(RETRY, until - time.monotonic())))
+                time.sleep(max(0.0, min(RETRY, until - now)))
             except BaseException:
                 run.turns.end(host.name, "other")
                 raise
@@ -258,13 +296,21 @@ def hold(host: Host) -> connection.Lease:
 def _wait_for_turn(host: Host, run: _Run) -> None:
     waiting = False
     while not run.turns.begin(host.name, time.monotonic()):
-        if hosts := run.turns.stopped:
-            raise Stopped(hosts)
+        if run.turns.is_over:
+            raise Stopped(run.turns.stopped)
         if not waiting:
             announce.show_line(host, "  waits until other hosts are proven well")
         waiting = True
         signals.proceed()
         time.sleep(PAUSE)
+
+
+def stop(state: State) -> None:
+    """Have a run begin to change no further host; what has begun comes to its end.
+
+    :param state: the pyinfra state of the run.
+    """
+    _find(state).turns.stop()
 
 
 def note_before(host: Host, *, well: bool) -> None:

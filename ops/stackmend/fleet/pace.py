@@ -108,3 +108,5 @@ class _Run:
             self._state.fail_hosts({host})  # type: ignore[no-untyped-call]
         except PyinfraError as error:
             self.ended = self.ended or error
+            # Whoever waits for a turn by now begins nothing.
+            fleet.stop(self._state)
