@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyinfra import context
-from pyinfra.api import Config, Inventory, State, operation
+from pyinfra.api import (
+    Config,
+    FunctionCommand,
+    Inventory,
+    State,
+    StringCommand,
+    operation,
+)
+from pyinfra.api.exceptions import NestedOperationError
 from pyinfra.api.host import Host
 from pyinfra.api.operation import add_op
+from pyinfra.api.operations import run_host_op
 from pyinfra.api.state import StateStage
-from pyinfra.context import ctx_state
+from pyinfra.context import ctx_host, ctx_state
 
 from stackmend import connection, reporting
 from stackmend.connection.settings import unwrap
@@ -392,6 +401,55 @@ def test_a_fault_fails_its_host_alone_and_gives_up_what_it_held(fleet_of_two: St
     assert [error.message for error in collector.errors] == ["unexpected KeyError: 'name'"]
     (data,) = state.ops[first].values()
     assert data.operation_meta.did_succeed() is False
+
+
+@operation()
+def failing() -> Iterator[StringCommand]:
+    """Fails."""
+    yield StringCommand("false")
+
+
+@operation(_set_in_op=False)
+def holding(nested: bool) -> Iterator[FunctionCommand]:
+    """Takes the lock, has a nested operation fail, and writes down whether it has the lock yet."""
+
+    def hold(state: State, host: Host) -> bool:
+        own = unwrap(host)
+        fleet.hold(own)
+        if nested:
+            with suppress(NestedOperationError):
+                failing()
+        held.append(fleet._find(state).get_seat(own).lease is not None)
+        return True
+
+    yield FunctionCommand(hold, (), {})
+
+
+held: list[bool] = []
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_lock_is_held_until_the_last_operation_has_ended_and_no_longer(
+    host: Host, nested: bool
+) -> None:
+    """Also where pyinfra had run some of them before the library had any part in it."""
+    held.clear()
+    state = host.state
+    state.current_stage = StateStage.Execute
+    state.activate_host(host)
+    add_op(state, calm, name="first")
+    add_op(state, holding, nested)
+    add_op(state, calm, name="last")
+    first, middle, last = state.get_op_order()
+    state.is_executing = True
+    with ctx_host.use(host):
+        run_host_op(state, host, first)
+        run_host_op(state, host, middle)
+        assert held == [True]
+        seat = fleet._find(state).get_seat(host)
+        assert seat.lease is not None
+        run_host_op(state, host, last)
+    assert seat.lease is None
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,6 @@ class _Seat:
     lease: connection.Lease | None = None
     before: dict[str, bool] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
-    ended: set[str] = field(default_factory=set)
     returning: int = 0
     waits: int = 0
     waits_since: float = 0.0
@@ -394,13 +393,17 @@ class Watch(BaseStateCallback):
 
 
 def _end(state: State, host: Host, op_hash: str, *, failed: bool) -> None:
+    data = state.get_op_data_for_host(host, op_hash)
+    if data.parent_op_hash is not None:
+        # Its operation goes on, whatever became of it.
+        return
     run = _find(state)
     seat = run.get_seat(host)
     seat.clock.stop(time.monotonic())
-    seat.ended.add(op_hash)
-    data = state.get_op_data_for_host(host, op_hash)
+    # pyinfra calls it complete only after this.
+    left = (each for name, each in state.ops[host].items() if name != op_hash)
     is_final = failed and not data.global_arguments["_ignore_errors"]
-    over = is_final or seat.ended >= state.ops[host].keys()
+    over = is_final or all(each.operation_meta.is_complete() for each in left)
     if over or not run.at_own_pace:
         # At its own pace a host has its turn over all of its operations.
         own = {op_hash} if not run.at_own_pace else seat.changed
