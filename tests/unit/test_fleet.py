@@ -326,7 +326,7 @@ def test_each_operation_of_pyinfra_has_its_own_first_host() -> None:
     turns = make()
     assert turns.begin("ai0", 0.0)
     turns.end("ai0", "well")
-    turns.start_anew()
+    turns.begin_operation()
     assert [turns.begin(host, 0.0) for host in HOSTS[:2]] == [True, False]
     state = State(Inventory((["@local"], {})), Config())
     fleet._find(state).turns = turns

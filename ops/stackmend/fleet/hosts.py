@@ -89,7 +89,7 @@ class _Run:
         """What the run has of a host."""
         return self._seats.setdefault(host.name, _Seat())
 
-    def may_wait(self, host: Host) -> bool:
+    def is_free_to_wait(self, host: Host) -> bool:
         """Whether the run may wait for another one on a host.
 
         Where all hosts wait for each other after each operation, those that it holds meanwhile
@@ -280,11 +280,11 @@ def hold(host: Host) -> connection.Lease:
                 now, wait = time.monotonic(), find_wait(host)
                 if until is None:
                     until = now + wait
-                    if wait and run.may_wait(host):
+                    if wait and run.is_free_to_wait(host):
                         announce.show_line(
                             host, f"  waits up to {format_limit(wait)} for {error.holder}"
                         )
-                if now >= until or not run.may_wait(host):
+                if now >= until or not run.is_free_to_wait(host):
                     raise
                 time.sleep(max(0.0, min(RETRY, until - now)))
             except BaseException:
@@ -366,7 +366,7 @@ class Watch(BaseStateCallback):
     @override
     def operation_start(state: State, op_hash: str) -> None:
         """Begin an operation on all hosts, which wait for each other: another first one is due."""
-        _find(state).turns.start_anew()
+        _find(state).turns.begin_operation()
 
     @staticmethod
     @override

@@ -52,7 +52,7 @@ class Turns:
         is_over = self._stop_after and len(self._worse) >= self._stop_after
         return tuple(self._worse) if is_over else ()
 
-    def start_anew(self) -> None:
+    def begin_operation(self) -> None:
         """Take what follows for another change: no host is proven well with it yet."""
         self._proven = False
 

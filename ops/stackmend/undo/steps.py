@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from stackmend.frozen import Frozen
+from stackmend.paths import STATE_ROOT
 
 #: Steps that took nothing away and set nothing: there is nothing to bring back.
 _HARMLESS = frozenset(
@@ -19,7 +20,7 @@ _HARMLESS = frozenset(
 )
 
 #: What a person does about a step that no record knows the end of.
-_CUT_SHORT = "see there what that step has done; /var/lib/stackmend has its copies and the journal"
+_CUT_SHORT = f"see there what that step has done; {STATE_ROOT} has its copies and the journal"
 
 #: The undo of a step, as the step itself writes it.
 _UNDO = re.compile(
