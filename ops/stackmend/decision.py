@@ -2,6 +2,8 @@
 
 from typing import ClassVar, Generic, TypeVar
 
+from pydantic import Field
+
 from stackmend.frozen import Frozen
 
 
@@ -48,8 +50,13 @@ class Locked(Refusal):
 class Paused(Refusal):
     """A refusal because somebody has paused the host, or what it is about, and nothing else.
 
-    Where a host has no other, nothing has failed there: its outcome says so.
+    Where a host has no other, nothing has failed there: its outcome says so. Records have it
+    without its own field.
+
+    :param complete: whether all of the plan is left alone, whatever it finds.
     """
+
+    complete: bool = Field(default=True, exclude=True)
 
 
 class Deferred(Refusal):
@@ -68,10 +75,12 @@ class Action(Frozen):
         has got worse.
     :cvar lasts: whether it mends something that is then to last, so that a schedule stops mending
         what does not.
+    :cvar all_services: whether it changes all of a project: a pause of any service holds it.
     """
 
     prepares: ClassVar[bool] = False
     lasts: ClassVar[bool] = True
+    all_services: ClassVar[bool] = False
 
     verb: str
     subject: str
@@ -81,6 +90,11 @@ class Action(Frozen):
 
     def __str__(self) -> str:
         return f"{self.verb} {self.subject}: {self.cause}"
+
+    @property
+    def mended(self) -> str:
+        """What it mends, by a name that is the same when that breaks again: no id or pid."""
+        return self.subject
 
 
 A = TypeVar("A", bound=Action)

@@ -6,10 +6,10 @@ A room fills in the parts (:class:`Reconciler`); :func:`operate` is the body of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import gevent  # type: ignore[import-untyped]
@@ -31,8 +31,8 @@ from stackmend.restraint.rules import (
     describe_pause,
     hold_back,
     is_left_alone,
-    note_broken,
     note_failure,
+    note_found,
     note_mends,
     note_success,
     refuse_unreadable,
@@ -51,6 +51,10 @@ if TYPE_CHECKING:
 #: Seconds that an operation has beside its actions: it is observed before the lock is taken, under
 #: it, and at the end.
 OVERHEAD = 3 * connection.TIMEOUT + connection.ANSWER_WITHIN
+
+#: How it ends that a host is brought to what is desired: proven, left alone because somebody has
+#: paused it and nothing else is wrong, or not.
+Result = Literal["well", "held", "failed"]
 
 #: What a refusal is about where a host cannot be read.
 _UNREADABLE = "host"
@@ -81,6 +85,9 @@ class Reconciler(ABC, Generic[S, A]):
     :cvar drift: the kinds of findings that say no more than that a host is not as desired: what
         runs there may be well.
     :cvar is_restrained: whether pauses and limits keep its plans from being executed.
+    :cvar rooms: rooms besides its own that its plans change: a pause of one holds them as well.
+    :ivar operation: what its mends are counted as, and held as, where it is another operation than
+        the one that it reports to; empty where it is that.
     """
 
     subject: str
@@ -89,7 +96,9 @@ class Reconciler(ABC, Generic[S, A]):
     step_limit: ClassVar[float] = connection.LIMIT
     advice: ClassVar[tuple[str, ...]] = ()
     drift: ClassVar[frozenset[str]] = frozenset()
+    rooms: ClassVar[tuple[str, ...]] = ()
 
+    operation: str = ""
     host: Host
     report: Collector
 
@@ -176,6 +185,22 @@ class Reconciler(ABC, Generic[S, A]):
         :raises StepError: it is not proven.
         """
         return self.observe(fresh=True)
+
+    def verify_part(self, plan: Plan[A], state: S) -> Observation[S, A]:
+        """Observe what was made of a host where a plan was executed in part.
+
+        :param plan: what was executed.
+        :param state: what the host had before.
+        :raises StepError: what was executed is not proven.
+        """
+        return self.observe(fresh=True)
+
+    def list_affected(self, subjects: Collection[str]) -> Collection[str]:
+        """What cannot be well while something is left alone, by its name in a finding.
+
+        :param subjects: what is left alone.
+        """
+        return ()
 
     def find_limit(self, plan: Plan[A]) -> float:
         """Seconds after which a run that carries out a plan has ended, whatever hangs.
@@ -313,6 +338,7 @@ def operate(
     try:
         if report_observation(room):
             if host.state.is_executing:
+                _note_found(room, Plan())
                 _remember(room, succeeded=True)
             host.noop(converged)
             return
@@ -476,85 +502,160 @@ def reconcile(state: State, host: Host, room: Reconciler[Any, Any]) -> bool:
     Where there is something to do the host is observed once more under the lock, because whoever
     held it until now may have changed what was read before.
     """
+    result = _bring(room)
+    if result is None:
+        return False
+    _remember(room, succeeded=result != "failed")
+    return result != "failed"
+
+
+def mend(room: Reconciler[Any, Any]) -> bool:
+    """The same in the midst of another operation; whether the host is so now.
+
+    What is left alone is not so, whoever wants it; and a failure is the other operation's.
+
+    :param room: the room's part, with an operation of its own.
+    """
+    if _bring(room) != "well":
+        return False
+    _remember(room, succeeded=True)
+    return True
+
+
+def _bring(room: Reconciler[Any, Any]) -> Result | None:
+    """How it ended; ``None`` where it has not begun."""
     room.attempted = False
     try:
-        succeeded = _reconcile(room)
+        return _reconcile(room)
     except connection.LeaseHeld as error:
         room.report_plan(Plan(refusals=(_refuse_busy(error.holder),)))
-        return False
+        return None
     except fleet.Stopped as error:
         room.report_plan(Plan(refusals=(_refuse_stopped(error.hosts),)))
-        return False
+        return None
     except (StepError, connection.RemoteError) as error:
         room.report_error(error)
-        succeeded = False
+        return "failed"
     except Exception as error:  # pyinfra would show it, and the record would not have it
         room.report_error(describe_fault(error))
-        succeeded = False
-    _remember(room, succeeded=succeeded)
-    return succeeded
+        return "failed"
 
 
-def _reconcile(room: Reconciler[Any, Any]) -> bool:
+def _reconcile(room: Reconciler[Any, Any]) -> Result:
     observed = room.wait_until_ready()
     plan = _hold_back(room, observed.plan)
-    left_alone = is_left_alone(plan)
+    left_alone = _is_left_alone(room, plan, observed.plan)
     busy = find_other_run(room.host) if plan.refusals and not left_alone else None
     if busy and not fleet.find_wait(room.host):
         room.report_plan(Plan(refusals=(busy,)))
-        return False
+        return "failed"
     if not plan.actions and not busy:
         room.report_plan(plan)
-        _note_broken(room, observed.plan)
-        return plan.empty or left_alone
+        _note_found(room, observed.plan)
+        return "held" if left_alone else "well" if plan.empty else "failed"
     with ExitStack() as stack:
         lease = stack.enter_context(room.hold())
         room.wait_until_idle()
         with fleet.leave_out(room.host):
             stack.enter_context(room.take_turn(plan))
-        return reconcile_locked(room, lease)
+        return _reconcile_locked(room, lease, restrained=_is_restrained(room))
 
 
 def reconcile_locked(room: Reconciler[Any, Any], lease: connection.Lease) -> bool:
-    """The same as :func:`reconcile` under a lock that is held already; errors are raised.
+    """The same as :func:`reconcile` as a step of another room's plan; whether the host is so now.
+
+    No pause and no limit holds it: a step that is under way is carried through, and whatever would
+    have been held of it was held with the plan that it is of. The lock is held already, and errors
+    are raised.
 
     :param lease: the lock of the host.
     :raises StepError: a step failed, or the host is not proven.
     :raises RemoteError: the host was lost on the way.
     """
+    return _reconcile_locked(room, lease, restrained=False) == "well"
+
+
+def _reconcile_locked(
+    room: Reconciler[Any, Any], lease: connection.Lease, *, restrained: bool
+) -> Result:
     # What other rooms read of the host before is of then as well.
     connection.invalidate(room.host)
     room.memory = None
     observed = room.observe(fresh=True)
-    if room.memory is None and room.is_restrained:
-        # A room that has its own way to read has not read it along.
-        (room.memory,) = connection.fetch_facts(room.host, [(Restraints, {})])
-    plan = _hold_back(room, observed.plan)
+    plan = observed.plan
+    if restrained:
+        if room.memory is None:
+            # A room that has its own way to read has not read it along.
+            (room.memory,) = connection.fetch_facts(room.host, [(Restraints, {})])
+        plan = _hold_back(room, observed.plan)
     room.report_plan(plan)
-    _note_broken(room, observed.plan)
-    if observed.state is None or (plan.refusals and room.all_or_nothing):
-        return is_left_alone(plan)
-    if is_left_alone(plan) and not plan.actions:
-        return True
+    if restrained:
+        _note_found(room, observed.plan)
+    held = bool(plan.refusals) and not plan.actions and plan != observed.plan
+    if held or observed.state is None or (plan.refusals and room.all_or_nothing):
+        return "held" if _is_left_alone(room, plan, observed.plan) else "failed"
     fleet.note_before(room.host, well=room.is_sound(observed.plan))
-    _note_mends(room, plan)
     room.attempted = bool(plan.actions)
     # What is held is refused to nobody who executes the rest.
     executed = plan.model_copy(update={"refusals": observed.plan.refusals})
     if not room.execute(executed, observed.state, lease):
-        return False
+        return "failed"
     if plan.refusals:
-        return is_left_alone(plan)
+        return _verify_part(room, plan, observed, restrained=restrained)
     verified = room.verify(plan, observed.state)
     if not verified.plan.empty:
         room.report_plan(_leave_out_reported(verified.plan, plan))
     if verified.plan.actions:
         left = "; ".join(map(str, verified.plan.actions))
         room.report_error(StepError(f"not proven: still to do: {left}"))
-    return verified.plan.empty
+    if not verified.plan.empty:
+        return "failed"
+    if restrained:
+        _note_mends(room, plan.actions)
+    return "well"
+
+
+def _verify_part(
+    room: Reconciler[Any, Any],
+    plan: Plan[Any],
+    observed: Observation[Any, Any],
+    *,
+    restrained: bool,
+) -> Result:
+    """How it ended where a part of a plan was executed: that has to be proven as well."""
+    # Nothing counts what it came to, and it has failed in any case.
+    uncounted = plan == observed.plan and _find_policy(room.host) is None
+    if uncounted or not plan.actions or not restrained:
+        return "failed"
+    memory = room.memory
+    left = room.verify_part(plan, observed.state).plan
+    # What is paused only now was none of what was executed.
+    room.memory = memory
+    held = _hold_back(room, left)
+    broken = {each.subject for each in (*left.actions, *left.problems)}
+    _note_mends(room, [action for action in plan.actions if action.subject not in broken])
+    done = {action.subject for action in plan.actions}
+    if unproven := sorted(done & broken):
+        room.report_plan(_leave_out_reported(left, plan))
+        room.report_error(StepError(f"not proven: {', '.join(unproven)}"))
+        return "failed"
+    # What was tried did not fail, whatever is left.
+    room.attempted = False
+    if held.actions:
+        return "failed"
+    return "held" if _is_left_alone(room, held, left) else "failed"
 
 
 # What keeps a plan from being executed
+
+
+def _is_restrained(room: Reconciler[Any, Any]) -> bool:
+    """Whether anything does at all: what takes back what was done is not to be kept from it."""
+    return room.is_restrained and not fleet.is_returning(room.host)
+
+
+def _is_left_alone(room: Reconciler[Any, Any], plan: Plan[Any], found: Plan[Any]) -> bool:
+    return is_left_alone(plan, found, room.drift, room.list_affected)
 
 
 def _read_memory(room: Reconciler[Any, Any]) -> Memory:
@@ -569,18 +670,25 @@ def _read_memory(room: Reconciler[Any, Any]) -> Memory:
 
 def _hold_back(room: Reconciler[Any, Any], plan: Plan[Any]) -> Plan[Any]:
     """A plan as far as nothing keeps it from being executed; decided here and nowhere else."""
-    if not room.is_restrained:
+    if not _is_restrained(room):
         return plan
     memory = _read_memory(room)
     for pause in memory.list_pauses():
-        if not pause.only:
-            reporting.mark_paused(room.host, describe_pause(pause))
+        text = describe_pause(pause, memory.now)
+        if pause.only:
+            reporting.mark_part_paused(room.host, pause.only, text)
+        else:
+            reporting.mark_paused(room.host, text)
     policy = _find_policy(room.host)
     return hold_back(plan, policy, memory, _identify(room), room.leave_out)
 
 
 def _identify(room: Reconciler[Any, Any]) -> Desired:
-    return Desired(operation=room.report.name, fingerprint=room.identify_desired())
+    return Desired(
+        operation=room.operation or room.report.name,
+        rooms=room.rooms,
+        fingerprint=room.identify_desired(),
+    )
 
 
 def _list_notes(room: Reconciler[Any, Any], plan: Plan[Any], *, first: bool) -> Iterator[Finding]:
@@ -594,53 +702,67 @@ def _list_notes(room: Reconciler[Any, Any], plan: Plan[Any], *, first: bool) -> 
         yield Finding(
             subject=refusal.subject, kind="unknown", cause=refusal.reason, remedy=refusal.remedy
         )
-    name = _identify(room).room
+    desired = _identify(room)
     for pause in memory.list_pauses():
-        covered = any(pause.is_of(name, action.subject) for action in plan.actions)
-        if first if not pause.only else covered:
-            text = describe_pause(pause)
+        covered = any(desired.is_covered(pause, action) for action in plan.actions)
+        # One that nothing ends is named whatever it is of: somebody may have forgotten it.
+        if first if not pause.only or pause.until is None else covered:
+            text = describe_pause(pause, memory.now)
             yield Finding(subject=pause.only or "host", kind="paused", cause=text, blocks=False)
 
 
-def _note_broken(room: Reconciler[Any, Any], plan: Plan[Any]) -> None:
-    """Remember that what is left alone for its limit is still broken."""
+def _note_found(room: Reconciler[Any, Any], plan: Plan[Any]) -> None:
+    """Remember what is left alone for its limit until when, and forget what has lasted."""
     policy = _find_policy(room.host)
-    if policy is not None and room.is_restrained and plan.actions:
-        memory = _read_memory(room)
-        limits = note_broken(memory.limits, plan.actions, policy, memory.now, _identify(room))
-        _write_limits(room, memory, limits)
+    if policy is None or not _is_restrained(room):
+        return
+    desired = _identify(room)
+    _write_limits(room, lambda memory: note_found(memory.limits, plan, policy, memory.now, desired))
 
 
-def _note_mends(room: Reconciler[Any, Any], plan: Plan[Any]) -> None:
-    """Remember what is about to be mended: also a run that is killed meanwhile has tried."""
-    policy = _find_policy(room.host)
-    if policy is not None and room.is_restrained:
-        memory = _read_memory(room)
-        limits = note_mends(memory.limits, plan.actions, policy, memory.now, _identify(room))
-        _write_limits(room, memory, limits)
+def _note_mends(room: Reconciler[Any, Any], actions: Sequence[Action]) -> None:
+    """Remember what was mended, and is proven so."""
+    if _find_policy(room.host) is not None and _is_restrained(room) and actions:
+        desired = _identify(room)
+        _write_limits(room, lambda memory: note_mends(memory.limits, actions, memory.now, desired))
 
 
 def _remember(room: Reconciler[Any, Any], *, succeeded: bool) -> None:
     """Remember how an operation ended, and drop the pauses that have run out."""
-    if not room.is_restrained or not isinstance(room.memory, Memory):
+    if not _is_restrained(room) or not isinstance(room.memory, Memory):
         return
     memory, policy, desired = room.memory, _find_policy(room.host), _identify(room)
-    limits = memory.limits
     paused = any(not pause.only for pause in memory.list_pauses())
     if succeeded and not paused and not room.report.refusals:
-        limits = note_success(limits, desired, attended=policy is None)
+        _write_limits(
+            room, lambda memory: note_success(memory.limits, desired, attended=policy is None)
+        )
     elif policy is not None and room.attempted and not succeeded:
         reason = next((error.message for error in reversed(room.report.errors)), "")
-        limits = note_failure(limits, reason, policy, memory.now, desired)
-    _write_limits(room, memory, limits)
+        _write_limits(
+            room, lambda memory: note_failure(memory.limits, reason, policy, memory.now, desired)
+        )
     if any(pause.is_over(memory.now) for pause in memory.pauses):
         _drop_pauses(room)
 
 
-def _write_limits(room: Reconciler[Any, Any], memory: Memory, limits: Limits) -> None:
-    if limits != memory.limits:
-        room.memory = memory.model_copy(update={"limits": limits, "limits_problem": ""})
+def _write_limits(room: Reconciler[Any, Any], change: Callable[[Memory], Limits]) -> None:
+    """Change what is remembered of limits, by what the host has at this moment."""
+    memory = _read_memory(room)
+    if change(memory) == memory.limits:
+        return
+    # What was executed in between, such as the answer to an engine's error, has changed it as well.
+    try:
+        (found,) = connection.fetch_facts(room.host, [(Restraints, {})])
+    except connection.RemoteError:
+        return
+    if not isinstance(found, Memory):
+        # The host is lost, or its clock cannot be read: what failed says so itself.
+        return
+    limits = change(found)
+    if limits != found.limits:
         _write(room, files.LIMITS, limits if limits != Limits() else None)
+    room.memory = found.model_copy(update={"limits": limits, "limits_problem": ""})
 
 
 def _drop_pauses(room: Reconciler[Any, Any]) -> None:

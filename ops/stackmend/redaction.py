@@ -43,7 +43,7 @@ SHORTEST_LINE = 8
 PASSWORD_KEY = re.compile(r"password$")
 
 #: Paths of addresses that whoever knows them can send to.
-SECRET_PATH = re.compile(r"(^|\.)report\.(ping|notify(\.[0-9]+)?)$")
+SECRET_PATH = re.compile(r"(^|\.)((report|schedule)\.ping|report\.notify(\.[0-9]+)?)$")
 
 #: How deep settings are looked through for secrets, and how much of one value.
 DEEPEST, MOST = 64, 100_000
@@ -272,9 +272,9 @@ def find_secrets(
     """Yield (path, value) for whatever is given as secret anywhere inside settings.
 
     A secret is a ``pydantic.SecretStr`` or ``SecretBytes``, a ``HiddenValue`` of pyinfra, the plain
-    text of a key that ends in ``password``, and each address in a ``report``. Nothing is validated
-    yet: what holds itself, is without end or fails when it is asked holds no secret that settings
-    can have.
+    text of a key that ends in ``password``, and each address in a ``report`` or a ``schedule``.
+    Nothing is validated yet: what holds itself, is without end or fails when it is asked holds no
+    secret that settings can have.
     """
     # Each value is looked at once: one that stands in many places may be many when written out.
     visited = {} if _visited is None else _visited

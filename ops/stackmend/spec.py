@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, cast
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -27,7 +26,7 @@ from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.models.spec import ModelsPolicy, record_path
 from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import Problem, list_problems, show
-from stackmend.raw import NAME_MAX, LocalPath, RawProblem, copy_plain
+from stackmend.raw import NAME_MAX, LocalPath, RawProblem, check_ping, copy_plain
 from stackmend.resolver.spec import ResolverPolicy
 from stackmend.schedule.spec import TimerSpec
 from stackmend.worker.spec import WorkerPolicy
@@ -46,17 +45,6 @@ class SpecError(ValueError):
 def _check_metrics(value: Path) -> Path:
     if value.suffix != ".prom":
         raise ValueError("must end with .prom: the node exporter reads no other file")
-    return value
-
-
-def _check_ping(value: SecretStr) -> SecretStr:
-    try:
-        parts = urlsplit(value.get_secret_value())
-        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        right = False
-    if not right or not value.get_secret_value().isascii() or " " in value.get_secret_value():
-        raise ValueError("must be an address that begins with http:// or https://")
     return value
 
 
@@ -85,7 +73,7 @@ class Report(BaseModel):
     directory: LocalPath | None = None
     metrics: Annotated[LocalPath, AfterValidator(_check_metrics)] | None = None
     notify: tuple[SecretStr, ...] = Field(default=(), max_length=20)
-    ping: Annotated[SecretStr, AfterValidator(_check_ping)] | None = None
+    ping: Annotated[SecretStr, AfterValidator(check_ping)] | None = None
 
 
 class Machine(BaseModel):
@@ -290,8 +278,9 @@ def _check_login(data: Mapping[str, Any]) -> None:
     """
     for key, value in data.items():
         if key not in _LOGIN:
-            meant = get_close_matches(key, _LOGIN, 1, 0.8) if key.startswith("ssh") else []
-            if meant:
+            alike = key.startswith("ssh") and isinstance(value, str | int)
+            meant = get_close_matches(key, _LOGIN, 1, 0.8) if alike else []
+            if meant and meant[0] not in data:
                 raise SpecError(f"{show(key)}: unknown key (did you mean {meant[0]}?)")
         elif value is not None and key == "ssh_port":
             if type(value) is not int or value not in range(1, 65536):

@@ -1,21 +1,26 @@
 """The doctor against a run with nothing to do: ``python -m tests.benchmarks.doctor``.
 
-Both on the same 4 lab hosts that carry the same healthy stack, in alternating rounds, each as a
-user begins it. The doctor has to find nothing, and may take 1.5 times as long; 1 is the exit status
-where it takes longer.
+Both on the same 4 lab hosts that carry the same healthy stack, with a model server and every
+section that tells of an incident, in alternating rounds, each as a user begins it. The doctor has
+to find nothing, and may take 1.5 times as long; 1 is the exit status where it takes longer.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.benchmarks.noop import (
     LINKS,
+    RESOLVER,
     STACK,
     WORK,
     NotANoop,
@@ -23,12 +28,31 @@ from tests.benchmarks.noop import (
     adopt,
     healthy_hosts,
     prepare,
+    pyinfra,
     timed,
     write_inventory,
 )
+from tests.lab.ai import OUTSIDE, PAGE
+from tests.lab.hosts import LabHost
 
 #: How many times the seconds of a run with nothing to do.
 TARGET = 1.5
+
+#: What is added to the stack of the other benchmarks: a server whose model is in its image.
+SERVER: dict[str, Any] = {
+    "services": {"ollama": {"image": "lab/model:1", "restart": "unless-stopped", "init": True}}
+}
+
+#: Every section that a doctor reads. No registry is asked: its answer is not the host's time.
+SECTIONS: dict[str, Any] = {
+    "ports": {},
+    "links": LINKS,
+    "engine": {"channel": "distro"},
+    "resolver": RESOLVER,
+    "connectivity": {"endpoints": [OUTSIDE], "derived": False},
+    "models": {"wanted": ["tiny"], "check": "local", "minimum_free": 0},
+    "worker": {"accelerated": {"samples": 1}},
+}
 
 COMMAND = str(Path(sys.executable).with_name("stackmend"))
 
@@ -43,13 +67,31 @@ def run(command: str, inventory: Path) -> Sample:
     return sample
 
 
+def make_source() -> Path:
+    """The files of the stack, with a model server over them."""
+    source = WORK / "doctor-stack"
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(STACK["source"], source)
+    (source / "compose.override.yaml").write_text(yaml.safe_dump(SERVER))
+    return source
+
+
+def complete(hosts: Sequence[LabHost], inventory: Path) -> None:
+    """Bring the rest of the stack up, and a server outside that it asks for."""
+    for host in hosts:
+        host.sh(f"systemd-run -q --collect --unit=outside {PAGE}")
+        host.wait_for("ss -ltn | grep -q :9999")
+    pyinfra(inventory, "deploy/site.py")
+
+
 def compare(rounds: int, number_of_hosts: int) -> float:
     """The ratio of the medians of both, after so many rounds."""
     times: dict[str, list[float]] = {"site": [], "doctor": []}
     with healthy_hosts(number_of_hosts) as hosts:
         adopt(hosts)
-        sections = {**STACK, "ports": {}, "links": LINKS}
+        sections = {**STACK, **SECTIONS, "source": str(make_source())}
         inventory = write_inventory(WORK / "doctor.py", hosts, stack=sections)
+        complete(hosts, inventory)
         contenders: dict[str, Callable[[], Sample]] = {
             "site": lambda: run("site", inventory),
             "doctor": lambda: run("doctor", inventory),

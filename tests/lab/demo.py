@@ -22,7 +22,7 @@ from tests.lab import hosts, names
 from tests.lab.engine import LabUnavailable, OuterCommandError
 from tests.lab.hosts import LabHost
 from tests.lab.images import STACK
-from tests.lab.moving import CLIENT, PROFILE, limit_cpu
+from tests.lab.moving import CLIENT, PROFILE
 from tests.lab.paths import PROJECT, VAR
 from tests.lab.reference_stack import VARIABLES
 
@@ -47,9 +47,6 @@ COLOURS = {
 DNS, NOBODY = names.FIRST, "192.0.2.99"
 OUTSIDE = "registry.example.com"
 
-#: Enough to tell the faster of two, and no more.
-QUICK = {**PROFILE, "prompt_tokens": 272}
-
 #: What the demo adds to the reference stack: the worker that the runbook began with, which is
 #: llama-cpp-python on one thread, and somebody who asks it.
 ADDED: dict[str, Any] = {
@@ -57,7 +54,6 @@ ADDED: dict[str, Any] = {
         "image": "lab/legacy:1",
         # Token by token, as a processor without the hardware does.
         "command": ["--model", "/models/slow.gguf", "--alias", "letters", "--ubatch-size", "1"],
-        **limit_cpu(0.3),
         "restart": "always",
         "stop_grace_period": "3s",
         "volumes": ["weights:/models"],
@@ -202,7 +198,7 @@ def _break(host: LabHost) -> None:
         if "localhost" in command:
             # In the project's own files as well: what is wrong there nobody puts right by hand.
             _write_stack("redis://localhost:6379/0")
-    move = {"image": "lab/model:1", "profile": QUICK, "allow": ["busy"], "margin": 0.1}
+    move = {"image": "lab/model:1", "profile": PROFILE, "allow": ["busy"], "margin": 0.1}
     _write_inventory(host, worker={"engine": move})
 
 

@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -54,12 +54,31 @@ def take_port(ai: Ai) -> None:
 
 def remove_model(ai: Ai) -> None:
     """Somebody removes the model that the worker asks for."""
-    ai.host.docker("exec", "ai-ollama-1", "ollama", "rm", ai.model)
+    # A server that was just made anew may not answer yet.
+    ai.host.wait_for(f"docker exec ai-ollama-1 ollama rm {ai.model}", 60)
 
 
 def cut_off(ai: Ai) -> None:
     """The host asks a DNS server that does not answer."""
     ai.host.sh(f"echo 'nameserver {SECOND}' >/etc/resolv.conf")
+
+
+def misaddress(ai: Ai) -> None:
+    """The project's files send the worker to itself for redis, and it runs so.
+
+    Its container is on the right network and cannot reach it all the same. The settings ask for
+    the address to be corrected.
+    """
+    path = Path(ai.settings["source"]) / OVERRIDE
+    layer = yaml.safe_load(path.read_text())
+    worker = {"environment": {"REDIS_URL": "redis://localhost:6379/0"}}
+    text = yaml.safe_dump({"services": {**layer["services"], "worker": worker}})
+    path.write_text(text)
+    ai.host.put(f"{DIRECTORY}/{OVERRIDE}", text)
+    ai.host.sh(
+        f"cd {DIRECTORY} && docker compose -p ai up -d --no-build --no-deps worker 2>&1", timeout=60
+    )
+    ai.settings["links"] = {"on_conflict": "override"}
 
 
 INJECTIONS: dict[str, Callable[[Ai], None]] = {
@@ -108,11 +127,13 @@ def _reserve_gpu(source: Path, directory: Path) -> Path:
     return copied
 
 
-def heal(ai: Ai, names: Sequence[str]) -> list[str]:
+def heal(
+    ai: Ai, names: Sequence[str], injections: Mapping[str, Callable[[Ai], None]] = INJECTIONS
+) -> list[str]:
     """Inject incidents in this order, diagnose and heal them; what missed, a line for each."""
     begun = time.monotonic()
     for name in names:
-        INJECTIONS[name](ai)
+        injections[name](ai)
     injected = time.monotonic()
     told = ai.run("doctor")
     diagnosis = ai.report()["diagnosis"]

@@ -27,6 +27,9 @@ REPORTS = f"/var/lib/stackmend/schedule/{UNIT}/reports"
 #: Runs that may begin after a fault until it is healed.
 RUNS = 2
 
+#: Limits of ``reconcile`` under which nothing is left alone: it is broken again on purpose.
+LIMITS = {"mends": 50, "within": 1, "backoff": 0}
+
 #: How much more memory daemons may hold at the end, and files there may be.
 GROWTH = 1.3
 FILES = 5
@@ -57,6 +60,7 @@ class Soak:
     runs: int = 0
     wrong: list[str] = field(default_factory=list)
     memory: tuple[int, int] = (0, 0)
+    records: tuple[int, int] = (0, 0)
     files: tuple[int, int] = (0, 0)
 
 
@@ -77,15 +81,19 @@ def soak(
     random_: random.Random,
     *,
     show: Callable[[str], object] = lambda line: None,
+    least: int = 1,
 ) -> Soak:
-    """Inject faults until the time is up, each once the one before is healed."""
+    """Inject faults until the time is up, each once the one before is healed.
+
+    + least: faults of different kinds that there are at least, however long they take
+    """
     seen = Soak()
     host = shop.host
     end = time.monotonic() + seconds
     before = measure(host)
     names = list(FAULTS)
     order: list[str] = []
-    while time.monotonic() < end:
+    while time.monotonic() < end or len(seen.faults) < least:
         order = order or random_.sample(names, len(names))
         name = order.pop()
         since = float(host.now())
@@ -103,7 +111,10 @@ def soak(
             seen.wrong.append(f"after {name} a run changed what was well: {quiet.events}")
     after = measure(host)
     seen.runs = int(host.sh(f"ls {REPORTS} | grep -c '^2'"))
-    seen.files, seen.memory = (before[0], after[0]), (before[1], after[1])
+    seen.files, seen.memory, seen.records = zip(before, after, strict=True)
+    # Records are kept, one a run, and an index or two; nothing else may lie beside them.
+    if after[2] > before[2] + seen.runs + FILES:
+        seen.wrong.append(f"records grow: {before[2]} → {after[2]} in {seen.runs} runs")
     if after[0] > before[0] + FILES:
         seen.wrong.append(f"files grow: {before[0]} → {after[0]}")
     if after[1] > before[1] * GROWTH:
@@ -111,16 +122,17 @@ def soak(
     return seen
 
 
-def measure(host: LabHost) -> tuple[int, int]:
-    """How many files there are outside of the records, and the KiB that daemons hold."""
+def measure(host: LabHost) -> tuple[int, int, int]:
+    """Files outside of the records, KiB that daemons hold, and records."""
     files = host.sh(
-        "find /etc /tmp /run/systemd /var/lib/stackmend -xdev -type f "
-        f"-not -path '{REPORTS}/*' 2>/dev/null | wc -l"
+        "find /etc /opt /tmp /run/systemd /var/lib/stackmend /var/log -xdev -type f "
+        f"-not -path '{REPORTS}/*' -not -path '/var/log/journal/*' 2>/dev/null | wc -l"
     )
     memory = host.sh(
         "ps -C dockerd,containerd,systemd,systemd-journal -o rss= | awk '{s+=$1} END {print s}'"
     )
-    return int(files), int(memory)
+    records = host.sh(f"find {REPORTS} -type f 2>/dev/null | wc -l")
+    return int(files), int(memory), int(records)
 
 
 def wait_until_healed(shop: Shop, since: float) -> int:
@@ -135,10 +147,10 @@ def wait_until_healed(shop: Shop, since: float) -> int:
     return 0
 
 
-def wait_for_runs(host: LabHost, since: float, count: int) -> None:
+def wait_for_runs(host: LabHost, since: float, count: int, *, reports: str = REPORTS) -> None:
     """Wait until so many runs have ended that began since then."""
     deadline = time.monotonic() + 240
-    while sum(1 for _ in list_runs(host, since)) < count:
+    while sum(1 for _ in list_runs(host, since, reports)) < count:
         if time.monotonic() > deadline:
             raise AssertionError(
                 "the timer does not run: " + host.sh(f"systemctl status {UNIT}", check=False)
@@ -146,10 +158,10 @@ def wait_for_runs(host: LabHost, since: float, count: int) -> None:
         time.sleep(0.3)
 
 
-def list_runs(host: LabHost, since: float) -> Iterator[str]:
+def list_runs(host: LabHost, since: float, reports: str = REPORTS) -> Iterator[str]:
     """The moments at which runs began since then, of those that ended."""
     lines = host.sh(
-        f"cd {REPORTS} 2>/dev/null && ls | grep '^2' | tail -n 5 | "
+        f"cd {reports} 2>/dev/null && ls | grep '^2' | tail -n 5 | "
         'xargs -r grep -ho \'"started": *"[^"]*"\'',
         check=False,
     )
@@ -173,6 +185,7 @@ def main() -> int:
         host.reset()
         shop = Shop(Path(directory), host)
         shop.settings["mend"] = {"attempts": 100, "backoff": [0]}
+        shop.settings["reconcile"] = LIMITS
         shop.settings["schedule"] = {"mode": "host", "every": "1min", "random_delay": 0}
         done = shop.run("-y", timeout=400)
         if done.rc != 0:
@@ -188,6 +201,7 @@ def main() -> int:
         host.reset()
     print(f"{len(seen.faults)} faults, {seen.runs} runs")
     print(f"files {seen.files[0]} → {seen.files[1]}")
+    print(f"records {seen.records[0]} → {seen.records[1]}")
     print(f"memory of daemons {seen.memory[0]} → {seen.memory[1]} KiB")
     for line in seen.wrong:
         print(f"WRONG: {line}")

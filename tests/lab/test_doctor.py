@@ -139,9 +139,11 @@ def port_taken(shop: Shop) -> Iterator[None]:
     shop.host.docker("stop", "-t", "1", "shop-web-1")
     shop.host.sh("systemd-run -q --collect --unit=squatter python3 -m http.server 8080")
     shop.host.wait_for("ss -ltn | grep -q :8080")
-    yield
-    shop.host.sh("systemctl stop squatter.service")
-    shop.host.docker("start", "shop-web-1")
+    try:
+        yield
+    finally:
+        shop.host.sh("systemctl stop squatter.service")
+        shop.host.docker("start", "shop-web-1")
 
 
 @contextlib.contextmanager

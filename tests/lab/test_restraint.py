@@ -152,6 +152,7 @@ def test_a_pause_of_a_service_keeps_no_other_from_being_mended(shop: Kept) -> No
     done = shop.reconcile()
     assert (done.rc, shop.outcome) == (0, "paused"), done.out
     assert shop.list_running() == {"side"}
+    assert "until somebody resumes it: it loses keys" in done.out
     # Of a room as well.
     shop.stop("side")
     assert shop.pause("pause", only="compose").rc == 0

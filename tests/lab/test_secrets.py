@@ -6,7 +6,6 @@ import shlex
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,24 +13,28 @@ from tests.lab.ai import COMMAND
 from tests.lab.canaries import ENV, find
 from tests.lab.controller import Controller, Run
 from tests.lab.fixtures import Lab
+from tests.lab.notified import Target, listening
 from tests.lab.observed import KEEPER_PASSWORD
 from tests.lab.stacks import HEALTH, Shop
 
-#: A target that nobody is at, by an address that is secret as a whole and in its parts.
+#: Addresses that are secret as a whole and in their parts: of a target that nobody is at, of one
+#: that hears all, and of a switch.
 NOTIFY = "json://canary-user:canary%40pass-3c9d@127.0.0.1:9/canary-path-52aa"
-PING = "http://127.0.0.1:9/canary-ping-d41d8cd9-8f00"
+HEARS = "/canary-heard-1b90"
+PING = "/canary-ping-d41d8cd9-8f00"
 SSH_PASSWORD = "canary ssh 'pass\"word 2b64"
 
 SECRETS = {
     **ENV,
     "notify": NOTIFY,
+    "path of a target": HEARS,
     "ping": PING,
     "ssh_password": SSH_PASSWORD,
     "sudo password": KEEPER_PASSWORD,
 }
 
 #: The project's own files as they were applied, its .env among them, for root alone.
-KEPT = "/var/lib/stackmend/shop/applied.json"
+KEPT = ("/var/lib/stackmend/shop/applied.json", "/var/lib/stackmend/shop/good-*/*")
 
 #: What a careless program writes into its log, in each encoding that a shell has.
 CHATTY = r"""
@@ -47,8 +50,8 @@ exec /bin/serve
 class Secretive:
     """A shop whose inventory is full of secrets, which a service of it writes into its log."""
 
-    def __init__(self, directory: Path, lab: Lab) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, lab: Lab, target: Target) -> None:
+        self.directory, self.target = directory, target
         self.shop = shop = Shop(directory, lab.take(1)[0], user="keeper")
         shop.secret_env = dict(ENV)
         shop.compose = {
@@ -65,13 +68,11 @@ class Secretive:
         shop.put("chatty.sh", CHATTY)
         shop.settings["report"] |= {
             "metrics": str(directory / "metrics/stackmend.prom"),
-            "notify": [NOTIFY],
-            "ping": PING,
+            "notify": [NOTIFY, f"json://127.0.0.1:{target.port}{HEARS}"],
+            "ping": f"http://127.0.0.1:{target.port}{PING}",
         }
         (directory / "metrics").mkdir()
         self.shown: dict[str, str] = {}
-        #: What the engine saw while the bundle was made.
-        self.events: list[dict[str, Any]] = []
 
     def run(self, name: str, command: str, *words: str) -> Run:
         self.shop.write()
@@ -86,11 +87,24 @@ class Secretive:
         self.shown[name] = done.out
         return done
 
+    def show(self, page: str) -> None:
+        """Write the page of the last run, and keep what that shows."""
+        latest, path = self.shop.reports / "latest.json", self.directory / page
+        with Controller("report", str(latest), "--html", str(path), program=[COMMAND]) as running:
+            self.shown[f"report of {page}"] = running.wait(60).out
+
 
 @pytest.fixture(scope="module")
-def secretive(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Secretive:
+def target() -> Iterator[Target]:
+    """What hears of the runs."""
+    with listening() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def secretive(lab: Lab, target: Target, tmp_path_factory: pytest.TempPathFactory) -> Secretive:
     """The shop after runs of all kinds: that change, fail, look, and show all of it."""
-    made = Secretive(tmp_path_factory.mktemp("secrets"), lab)
+    made = Secretive(tmp_path_factory.mktemp("secrets"), lab, target)
     done = made.run("site", "site", "-vvvv")
     assert done.rc == 0, done.out
     web = made.shop.services["web"]
@@ -99,16 +113,14 @@ def secretive(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Secretive:
     made.shop.settings["health_timeout"] = 10
     done = made.run("failing", "site", "-vvvv")
     assert done.rc == 1, done.out
+    made.show("failing.html")
     web["image"] = "lab/none-such:1"
     done = made.run("failing, in JSON", "site", "--json")
     assert done.rc == 1, done.out
     done = made.run("doctor", "doctor", "-vvvv", "--bundle", str(made.directory / "support.tar.gz"))
     assert done.rc == 1, done.out
     made.run("doctor, in JSON", "doctor", "--json")
-    latest = str(made.shop.reports / "latest.json")
-    page = str(made.directory / "run.html")
-    with Controller("report", latest, "--html", page, program=[COMMAND]) as running:
-        made.shown["report"] = running.wait(60).out
+    made.show("run.html")
     return made
 
 
@@ -123,6 +135,12 @@ def read_files(made: Secretive) -> Iterator[tuple[str, str]]:
             yield str(path.relative_to(made.directory)), path.read_text(errors="replace")
 
 
+def read_heard(made: Secretive) -> Iterator[tuple[str, str]]:
+    """The bodies alone: an address is what one is sent to."""
+    for number, (path, body) in enumerate(made.target.requests):
+        yield f"{'ping' if path.startswith(PING) else 'message'} {number}", body
+
+
 def read_bundle(made: Secretive) -> Iterator[tuple[str, str]]:
     with tarfile.open(made.directory / "support.tar.gz") as tar:
         for member in tar.getmembers():
@@ -133,7 +151,8 @@ def read_bundle(made: Secretive) -> Iterator[tuple[str, str]]:
 
 def read_host(made: Secretive) -> Iterator[tuple[str, str]]:
     host = made.shop.host
-    assert host.sh(f"stat -c '%a %U' {KEPT}") == "600 root"
+    kept = host.sh(f"stat -c '%a %U' {' '.join(KEPT)}").splitlines()
+    assert set(kept) == {"600 root"}
     yield "the system's journal", host.journal()
     yield "the journal of changes", host.read("/var/lib/stackmend/journal.jsonl").decode()
     yield (
@@ -142,7 +161,7 @@ def read_host(made: Secretive) -> Iterator[tuple[str, str]]:
     )
     for path in host.sh(
         "find /tmp /var/tmp /var/log /var/lib/stackmend /run/user -xdev -type f -size -2000k "
-        f"! -path '/var/log/journal/*' ! -path {KEPT}",
+        f"! -path '/var/log/journal/*' ! -path {KEPT[0]} ! -path '{KEPT[1]}'",
         check=False,
     ).splitlines():
         yield path, host.sh(f"cat -- {shlex.quote(path)}", check=False)
@@ -150,7 +169,8 @@ def read_host(made: Secretive) -> Iterator[tuple[str, str]]:
 
 PLACES: dict[str, tuple[Callable[[Secretive], Iterator[tuple[str, str]]], str]] = {
     "what runs show": (read_shown, "doctor"),
-    "files of the controller": (read_files, "run.html"),
+    "files of the controller": (read_files, "failing.html"),
+    "what others hear": (read_heard, "message 1"),
     "the support bundle": (read_bundle, "stackmend-support/README.txt"),
     "the host": (read_host, "the journal of changes"),
 }
@@ -166,16 +186,24 @@ def test_no_secret_is_there_in_any_encoding(secretive: Secretive, place: str) ->
 
 
 def test_what_is_looked_for_is_found_where_it_is(secretive: Secretive) -> None:
+    """So that its absence elsewhere means something: the log has each secret in each notation."""
     raw = secretive.shop.host.docker("logs", "shop-web-1", check=False)
     env = secretive.shop.host.sh("cat /opt/shop/.env")
     for name, secret in ENV.items():
         assert find(env, {name: secret}), name
-    assert raw
+        notations = [hit.split(" as ", 1)[1].split(":", 1)[0] for hit in find(raw, {name: secret})]
+        found = {notation.split(" ")[0] for notation in notations}
+        assert {"plain", "hex", "base64"} <= found, (name, notations)
+
+
+def test_who_is_on_call_heard_of_it(secretive: Secretive) -> None:
+    """What was searched is what was sent: of the run that failed, and why."""
+    texts = dict(read_heard(secretive))
+    assert any("broke" in text and "unhealthy" in text for text in texts.values()), texts
+    assert sum(name.startswith("ping") for name in texts) >= 2, texts
 
 
 def test_the_bundle_is_its_owners_alone_and_says_what_is_in_it(secretive: Secretive) -> None:
-    # A container that is unhealthy may be restarted by nobody but its engine.
-    assert secretive.events == []
     path = secretive.directory / "support.tar.gz"
     assert path.stat().st_mode & 0o777 == 0o600
     texts = dict(read_bundle(secretive))

@@ -15,7 +15,7 @@ from tests.unit.hostile_host import HostileHost
 from tests.unit.hostile_room import Room, Slot, decoded, told_as
 
 _KNOWN = {
-    "sections": ("clock", "containers", "events", f"log {'0' * 64}", "unit kernel"),
+    "sections": ("clock", "containers", "events", "listening", f"log {'0' * 64}", "unit kernel"),
     "bodies": ("1700000000.0 host x: y", '["a","/b","c",true,"2026-01-01T00:00:00Z"]'),
 }
 _DOCKER = f"""
@@ -35,7 +35,7 @@ _FIRST = b"it begins\n"
 def _lay(host: HostileHost, values: Mapping[str, Any]) -> None:
     row = ["0" * 64, "/shop-web-1", values.get("service", "web"), False, "2026-01-01T00:00:00Z"]
     host.says("inspect", json.dumps(row) + "\n")
-    for name in ("log", "events", "journal"):
+    for name in ("log", "events", "journal", "listening"):
         host.says(name, _FIRST + values.get(name, b""))
 
 
@@ -60,7 +60,7 @@ SYMPTOMS = Room(
     facts=[(RecentSymptoms, {})],
     lay=_lay,
     scripts=frozenset({"incidents/symptoms.sh"}),
-    programs={"docker": _DOCKER, "journalctl": _JOURNAL},
+    programs={"docker": _DOCKER, "journalctl": _JOURNAL, "ss": 'cat "$say/listening"'},
     many=1000,
     slots=[
         Slot(
@@ -71,6 +71,7 @@ SYMPTOMS = Room(
         _log("log", 0),
         _log("events", 1),
         _log("journal", 2),
+        Slot("listening", hostile.hostile_bytes(**_KNOWN, nul=True)),
     ],
 )
 

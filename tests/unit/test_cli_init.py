@@ -23,12 +23,18 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stackmend import get_deploy_directory
 from stackmend.cli import cli, new_inventory, questions
 from stackmend.cli.new_inventory import Answers, NewHost, WrongAnswer, parse_hosts
-from stackmend.spec import check
+from stackmend.spec import check, check_settings
 
 GOLDEN = Path(__file__).parent / "golden" / "cli_init"
 COMPOSE = "services: {web: {image: lab/box}}\n"
+WITH_SERVER = """
+services:
+  llm: {image: "ollama/ollama:0.12.6"}
+  api: {image: lab/box, environment: {OLLAMA_MODEL: mistral}}
+"""
 
 #: Options, and the inventory that they make.
 CASES: dict[str, Sequence[str]] = {
@@ -41,6 +47,7 @@ CASES: dict[str, Sequence[str]] = {
     "key": ("--host", "ai1", "--key", "../.ssh/fleet", "--source", "shop"),
     "beside": ("--host", "ai1", "--source", "shop"),
     "elsewhere": ("--host", "ai1", "--source", "{elsewhere}"),
+    "server": ("--host", "ai1", "--source", "talk"),
 }
 
 
@@ -50,6 +57,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for project in ("work/my/stack", "work/shop", "elsewhere/it's"):
         (tmp_path / project).mkdir(parents=True)
         (tmp_path / project / "compose.yaml").write_text(COMPOSE)
+    (tmp_path / "work/talk").mkdir()
+    (tmp_path / "work/talk/compose.yaml").write_text(WITH_SERVER)
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/fleet").write_text("a key\n")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -345,6 +354,13 @@ def test_a_wrong_edit_gets_one_clear_error_and_reaches_no_host(home: Path, name:
     assert len([line for line in done.stderr.splitlines() if line.startswith("Error: ")]) == 1
     assert "Traceback" not in done.stderr
     assert not Path("var").exists(), "no run, no record"
+
+
+def test_what_is_a_users_own_is_no_wrong_key() -> None:
+    stack = {"project": "ai", "source": str(get_deploy_directory() / "stacks/ai")}
+    own = {"ssh_keys": ["ssh-ed25519 AAAA"], "ssh_usr": "kept", "ssh_user": "ops", "rack": 5}
+    more = {"ssh_allow_agent": True, "ssh_paramiko_connect_kwargs": {}, "ssh_connect_retries": 2}
+    check_settings("ai1", {**own, **more, "stack": {**stack, "directory": "/opt/ai"}})
 
 
 @given(st.text(max_size=40))

@@ -30,13 +30,25 @@ def find(incident: str, **more: object) -> DiagnosedFinding:
 
 FOUND = Diagnosis(
     findings=(
-        find("port-taken", explains=("service-down",)),
-        find("service-down", explained_by="port-taken"),
+        find(
+            "port-taken",
+            explains=("service-down",),
+            evidence=(Evidence(line="held", source="ports.free"),),
+        ),
+        find(
+            "service-down",
+            explained_by="port-taken",
+            evidence=(Evidence(line="stopped", source="compose.stack"),),
+        ),
         find("", evidence=(Evidence(line="x", source="models.pulled"),)),
     ),
-    checks=tuple(
-        CheckOutcome(name=name, status="ok")
-        for name in ("port-taken", "service-down", "mtu", "ports.free", "models.pulled")
+    checks=(
+        CheckOutcome(name="port-taken", status="finding"),
+        CheckOutcome(name="service-down", status="finding"),
+        *(
+            CheckOutcome(name=name, status="ok")
+            for name in ("model-missing", "mtu", "ports.free", "models.pulled")
+        ),
     ),
     notes=("a note",),
 )
@@ -48,7 +60,8 @@ FOUND = Diagnosis(
         (["port-taken"], ["port-taken"], ["port-taken"]),
         (["service-down"], ["service-down"], ["service-down"]),
         (["ports"], ["port-taken"], ["port-taken", "ports.free"]),
-        (["models", "mtu"], ["service-down", ""], ["service-down", "mtu", "models.pulled"]),
+        (["models", "mtu"], [""], ["model-missing", "mtu", "models.pulled"]),
+        (["compose"], ["service-down"], ["service-down"]),
     ],
 )
 def test_what_is_chosen_is_left(names: list[str], findings: list[str], checks: list[str]) -> None:

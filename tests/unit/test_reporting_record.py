@@ -534,7 +534,9 @@ REFUSED = Refusal(subject="host", reason="not ours", remedy="allow it")
         ("unknown", UNREAD, {"errors": [{"message": "no answer"}]}),
         ("unknown", {}, {"errors": [{"message": "no answer"}]}),
         ("drifted", FOUND, {"errors": [{"message": "no answer"}]}),
-        ("locked", FOUND, {"refusals": [LOCKED]}),
+        # Another run explains what could not be read, and hides nothing that was found.
+        ("locked", UNREAD, {"refusals": [LOCKED]}),
+        ("drifted", FOUND, {"refusals": [LOCKED]}),
         ("refused", FOUND, {"refusals": [LOCKED, REFUSED]}),
         ("unknown", None, {}),
     ],

@@ -14,12 +14,14 @@ from pydantic import ValidationError
 from stackmend import cli
 from stackmend.decision import Action, Deferred, Finding, Paused, Plan, Refusal
 from stackmend.pause.plan import make_pause, plan_pause, plan_resume
+from stackmend.ports.plan.model import StopProcess
 from stackmend.restraint.rules import (
     Desired,
+    describe_pause,
     hold_back,
     is_left_alone,
-    note_broken,
     note_failure,
+    note_found,
     note_mends,
     note_success,
 )
@@ -27,6 +29,7 @@ from stackmend.restraint.spec import PauseSpec, RestraintPolicy, ResumeSpec
 from stackmend.restraint.state import MOST_PAUSES, Failing, Limits, Memory, Pause, Series
 from stackmend.restraint.times import parse_until
 from stackmend.spec import SpecError, parse_machine
+from stackmend.worker.move.plan import Repoint, Retire
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
@@ -72,8 +75,8 @@ def test_on_a_paused_host_nothing_is_done_and_all_that_was_found_is_said(
     assert [found.cause for found in plan.findings if found.kind == "refused"] == ["it is full"]
     (held,) = plan.refusals
     assert isinstance(held, Paused)
-    assert is_left_alone(plan)
-    assert "paused by ann@laptop since 2027-01-15 07:59 UTC: disk" in held.reason
+    assert is_left_alone(plan, refused)
+    assert "paused by ann@laptop since 2027-01-15 07:59 UTC, for 1 minute, until " in held.reason
     assert held.reason.endswith("left alone: start redis, start side")
     assert "stackmend resume INVENTORY HOST" in held.remedy
 
@@ -94,16 +97,43 @@ def test_a_paused_service_keeps_no_other_from_being_mended_where_they_can_be_tol
     together = hold_back(BROKEN, None, memory, STACK)
     apart = hold_back(BROKEN, None, memory, STACK, leave_others)
     assert (together.actions, apart.actions) == ((), (SIDE,))
-    assert is_left_alone(together)
-    assert is_left_alone(apart)
+    assert is_left_alone(together, BROKEN)
+    assert is_left_alone(apart, BROKEN)
+    unwell = Finding(subject="api", kind="check", cause="it does not answer")
+    worse = BROKEN.model_copy(update={"findings": (STOPPED, unwell)})
+    assert not is_left_alone(hold_back(worse, None, memory, STACK, leave_others), worse)
+    assert is_left_alone(apart, worse, (), lambda held: ["api"] if "redis" in held else [])
     # Another room's subject of that name is none of the project's services.
     assert hold_back(BROKEN, None, memory, Desired(operation="models.pulled")) == BROKEN
+
+
+def test_a_pause_of_any_service_holds_what_changes_all_of_the_project() -> None:
+    paused = remember(pause("service:chat"))
+    worker = Desired(operation="worker.engine", rooms=("compose",))
+    for step in (
+        Repoint(subject="chat, api", cause="x"),
+        Retire(subject="old", cause="x"),
+        Action(verb="turn", subject="api, chat", cause="x"),
+    ):
+        assert hold_back(Plan(actions=(step,)), None, paused, worker).actions == ()
+    # As does one of the room whose project it is.
+    repoint = Plan(actions=(Repoint(subject="chat, api", cause="x"),))
+    assert hold_back(repoint, None, remember(pause("compose")), worker).actions == ()
+    assert hold_back(repoint, None, remember(pause("models")), worker) == repoint
+
+
+def test_a_pause_that_nothing_ends_says_its_age() -> None:
+    endless = pause().model_copy(update={"since": NOW - 12.5 * 24 * HOUR})
+    assert "for 12 days, until somebody resumes it: disk" in describe_pause(endless, NOW)
+    assert "for 1 hour," in describe_pause(endless.model_copy(update={"since": NOW - HOUR}), NOW)
+    ending = pause(until=NOW + HOUR)
+    assert describe_pause(ending, NOW) == describe_pause(ending)
 
 
 def test_pauses_that_cannot_be_read_hold_everything_and_are_no_pause() -> None:
     plan = hold_back(BROKEN, None, remember(problem="it is a link"), STACK, leave_others)
     assert plan.actions == ()
-    assert not is_left_alone(plan)
+    assert not is_left_alone(plan, BROKEN)
     assert "it is a link" in plan.refusals[0].reason
     assert hold_back(Plan(), None, remember(problem="it is a link"), STACK) == Plan()
 
@@ -112,28 +142,88 @@ def test_pauses_that_cannot_be_read_hold_everything_and_are_no_pause() -> None:
 
 
 def run(limits: Limits, plan: Plan[Action], now: float) -> tuple[Limits, Plan[Action]]:
-    """What one run that nobody attends does, and what is known then."""
+    """What one run that nobody attends does and proves, and what is known then."""
     memory = Memory(now=now, limits=limits)
     held = hold_back(plan, POLICY, memory, STACK, leave_others)
-    limits = note_broken(limits, plan.actions, POLICY, now, STACK)
-    return note_mends(limits, held.actions, POLICY, now, STACK), held
+    limits = note_found(limits, plan, POLICY, now, STACK)
+    return note_mends(limits, held.actions, now, STACK), held
 
 
-def test_what_was_mended_too_often_is_left_alone_until_it_was_quiet() -> None:
+def test_what_was_mended_too_often_is_left_alone_and_tried_once_more_after_a_time() -> None:
     limits, plan = Limits(), Plan(actions=(START, Check(verb="record", subject="ai", cause="x")))
-    for minute in (0, 5):
+    mended, refused = [], []
+    for minute in range(0, 400, 5):
         limits, held = run(limits, plan, NOW + minute * 60)
-        assert held == plan
-    for minute in range(10, 600, 5):
-        limits, held = run(limits, plan, NOW + minute * 60)
-        assert START not in held.actions, "as long as it is found broken"
-    (refusal,) = held.refusals
-    assert not isinstance(refusal, Paused | Deferred)
-    assert "mended it 2 times within 5 min (start), last at" in refusal.reason
-    assert "stackmend site INVENTORY" in refusal.remedy
-    # It stayed well for as long as the limit looks back.
-    _, held = run(limits, plan, NOW + 595 * 60 + HOUR)
-    assert held == plan
+        if START in held.actions:
+            mended.append(minute)
+        else:
+            refused += held.refusals
+    # Counted from the last mend, not from when it was last found broken; each time for longer.
+    assert mended == [0, 5, 65, 185]
+    assert not isinstance(refused[0], Paused | Deferred)
+    assert "mended it 2 times within 5 min (start), last at" in refused[0].reason
+    assert "stackmend site INVENTORY" in refused[0].remedy
+
+
+@pytest.mark.parametrize("every", [300, 1200, HOUR, 2 * HOUR, 24 * HOUR, 7 * 24 * HOUR])
+def test_what_breaks_after_every_mend_is_left_alone_at_any_schedule(every: float) -> None:
+    limits, refused = Limits(), 0
+    for number in range(12):
+        limits, held = run(limits, Plan(actions=(START,)), NOW + number * every)
+        refused += bool(held.refusals)
+        assert number >= 2 or not held.refusals
+    assert refused >= 4
+    (series,) = limits.series
+    assert len(series.mends) >= 2
+
+
+@pytest.mark.parametrize("every", [300, 1200, 24 * HOUR])
+def test_what_a_run_finds_well_once_the_time_is_over_has_lasted(every: float) -> None:
+    limits, now = Limits(), NOW
+    for _ in range(6):
+        limits, held = run(limits, Plan(actions=(START,)), now)
+        assert held.actions == (START,)
+        for _ in range(int(max(HOUR, every) // every)):
+            now += every
+            limits, _ = run(limits, Plan(), now)
+        assert limits == Limits()
+        now += every
+
+
+def test_what_is_still_a_finding_or_refused_has_not_lasted() -> None:
+    limits, _ = run(Limits(), Plan(actions=(START,)), NOW)
+    for plan in (Plan(findings=(STOPPED,)), Plan(refusals=(REFUSAL,))):
+        assert note_found(limits, plan, POLICY, NOW + 2 * HOUR, STACK) == limits
+    other = Desired(operation="models.pulled")
+    assert note_found(limits, Plan(), POLICY, NOW + 2 * HOUR, other) == limits
+
+
+def test_however_a_thing_is_mended_it_is_the_same_and_a_download_is_no_mend() -> None:
+    class Pull(Action):
+        prepares: ClassVar[bool] = True
+
+    limits = Limits()
+    for number, verb in enumerate(("start", "restart")):
+        pull = Pull(verb="pull", subject="redis", cause="x")
+        plan = Plan(actions=(pull, START.model_copy(update={"verb": verb})))
+        limits, held = run(limits, plan, NOW + number * 300)
+        assert held.actions == plan.actions
+    assert [len(series.mends) for series in limits.series] == [2]
+    recreate = START.model_copy(update={"verb": "recreate"})
+    _, held = run(limits, Plan(actions=(recreate,)), NOW + 600)
+    assert held.actions == ()
+
+
+def test_a_process_that_takes_a_port_again_is_the_same_whatever_its_pid() -> None:
+    def stop(pid: int) -> StopProcess:
+        subject = f"redis-server (pid {pid})"
+        return StopProcess(subject=subject, cause="x", members=(), ports=("0.0.0.0:6379/tcp",))
+
+    free, limits = Desired(operation="ports.free"), Limits()
+    for number in range(2):
+        limits = note_mends(limits, [stop(100 + number)], NOW + number * 300, free)
+    memory = Memory(now=NOW + 600, limits=limits)
+    assert hold_back(Plan(actions=(stop(102),)), POLICY, memory, free).actions == ()
 
 
 def test_a_person_and_another_declaration_begin_to_count_anew() -> None:
@@ -175,9 +265,15 @@ def test_a_clock_that_was_put_back_leaves_no_limit_for_ever() -> None:
         desired="a1",
         mends=(NOW + 10 * HOUR,) * 5,
         tripped=NOW + 10 * HOUR,
-        met=NOW + 10 * HOUR,
+        until=NOW + 11 * HOUR,
     )
     _, held = run(Limits(series=(ahead,)), BROKEN, NOW)
+    assert held == BROKEN
+    behind = ahead.model_copy(update={"mends": (NOW,) * 2, "until": NOW + 10**8})
+    _, held = run(Limits(series=(behind,)), BROKEN, NOW + 60)
+    assert held == BROKEN
+    failing = Failing(operation="compose.stack", runs=1, at=NOW + 10**8, until=NOW + 10**8 + 300)
+    _, held = run(Limits(failing=failing), BROKEN, NOW)
     assert held == BROKEN
 
 
@@ -338,6 +434,6 @@ def test_what_a_host_remembers_is_bounded() -> None:
     limits = Limits()
     for number in range(300):
         action = START.model_copy(update={"subject": f"s{number}" * 500})
-        limits = note_mends(limits, [action], POLICY, NOW, STACK)
+        limits = note_mends(limits, [action], NOW, STACK)
     assert len(limits.series) == 200
     assert Limits.model_validate_json(limits.model_dump_json()) == limits

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from pyinfra.connectors.local import LocalConnector
 
-from stackmend.connection import read_script
-from stackmend.problems import WrongSettings
+from stackmend.checks.spec import HttpCheck
+from stackmend.connection import read_script, signals
+from stackmend.errors import StepError
+from stackmend.fleet.spec import ReconcilePolicy
+from stackmend.problems import Problem, WrongSettings
 from stackmend.raw import validate
-from stackmend.schedule import get_arguments, wheels
+from stackmend.restraint.state import Memory, Pause
+from stackmend.schedule import controller, get_arguments, wheels
 from stackmend.schedule.bundle import make_bundle
 from stackmend.schedule.calendar import (
     DAY,
@@ -29,10 +39,22 @@ from stackmend.schedule.calendar import (
     format_calendar,
     format_cron,
 )
+from stackmend.schedule.facts import parse
 from stackmend.schedule.plan import Bring, Desired, Remove, Write, make_generation, plan
-from stackmend.schedule.spec import TimerSpec
+from stackmend.schedule.reconciler import ScheduleReconciler, note_confined
+from stackmend.schedule.spec import RESERVED, TimerSpec
 from stackmend.schedule.state import HostSchedule, Interpreter
-from stackmend.schedule.units import MADE, Job, find_place, make_table, make_units
+from stackmend.schedule.units import (
+    MADE,
+    PATH,
+    STOP,
+    Job,
+    find_place,
+    log_in,
+    make_table,
+    make_trial,
+    make_units,
+)
 from stackmend.spec import Stack, parse_machine
 from tests.unit.rendering import assert_golden, render
 
@@ -44,10 +66,12 @@ EXPORT = (
 )
 OLD_PYTHON = Interpreter(path="/usr/bin/python3", version="3.9.2", tag="cp39")
 UNIT = "/etc/systemd/system/stackmend-controller.timer"
+UNIT_NAME = "stackmend-controller"
 CRONTAB = {"init": "cron", "version": 0, "cron": "crontab", "cron_runs": True}
 JOB = Job(
     command=("/opt/100% safe/bin/stackmend", "reconcile", '/srv/my "fleet"/$HOME.py'),
     directory="/srv/my fleet",
+    lock="/srv/my fleet/var/reports/.lock",
     user="ops",
     writable=("/srv/my fleet/var/reports",),
     environment={"STACKMEND_REPORTS": "/srv/my fleet/var/reports"},
@@ -153,6 +177,12 @@ def test_no_expression_brings_a_line_or_a_specifier_of_its_own(text: str) -> Non
         ({"mode": "host", "user": "ops"}, '"user" means nothing in mode host'),
         ({"ping": "https://x.example"}, '"ping" means nothing in mode controller'),
         ({"name": "a b"}, "name: must hold lowercase letters"),
+        (
+            {"mode": "host", "ping": "hc.example/x"},
+            "ping: must be an address that begins with http",
+        ),
+        ({"name": "resolver"}, "name: must not be the name of a room"),
+        ({"name": "resolver-1"}, "name: must not be the name of a room"),
         ({"timeout": 5}, "timeout"),
         ({"allow": ["everything"]}, "allow"),
     ],
@@ -182,11 +212,44 @@ def test_settings_reach_the_operation() -> None:
 def test_units() -> None:
     confined = make_units(timer(), JOB, 252)
     assert_golden("schedule", "controller", "".join(confined.values()))
-    mild = Job(command=("/x/stackmend", "reconcile", "/x/inventory.py"), directory="/")
+    mild = Job(
+        command=("/x/stackmend", "reconcile", "/x/inventory.py"), directory="/", lock="/x/lock"
+    )
     older = make_units(timer(mode="host", at="Mon..Fri 03:00", timeout="10min"), mild, 245)
     assert_golden("schedule", "host", "".join(older.values()))
     assert "FixedRandomDelay" not in "".join(older.values())
     assert all(text.startswith(MADE) for text in (*confined.values(), *older.values()))
+
+
+def test_a_job_of_roots_has_the_variables_of_a_login() -> None:
+    for user, has in (("root", True), ("ops", False)):
+        job = JOB.model_copy(update={"user": user})
+        for found in (state(login="/root"), state(login="/root", **CRONTAB)):
+            (action,) = plan(desired(job), found).actions
+            assert isinstance(action, Write)
+            text = next(iter(action.files.values()))
+            words = ("HOME=/root", "USER=root", "LOGNAME=root")
+            assert [word in text for word in words] == [has] * 3
+    (action,) = plan(desired(JOB.model_copy(update={"user": "root"})), state()).actions
+    assert isinstance(action, Write)
+    assert "HOME=" not in str(action.files)
+
+
+def test_the_home_of_a_login_is_read_and_bounded() -> None:
+    for home, kept in (("/root", "/root"), ('/x" "A=b', ""), ("root", ""), ("/a%b", "")):
+        lines = [f"|root 0\n|login {home}"]
+        names = ("host", "state", "leftovers", "tools", "gpus", "pythons", "whole")
+        bodies = dict.fromkeys(names, "") | {"host": "\n".join(lines)}
+        text = "\n".join(f"\nm begin {name}\n{body}\n.0\nm end" for name, body in bodies.items())
+        assert parse(text.split("\n"), "m", UNIT_NAME).login == kept
+
+
+def test_a_run_does_not_wait_for_an_engine_that_hangs() -> None:
+    job = Job(
+        command=("/x/stackmend", "reconcile", "/x/inventory.py"), directory="/", lock="/x/lock"
+    )
+    text = "".join(make_units(timer(mode="host"), job, 252).values())
+    assert "docker.service" not in next(line for line in text.splitlines() if "After=" in line)
 
 
 def test_a_table_of_cron() -> None:
@@ -195,48 +258,198 @@ def test_a_table_of_cron() -> None:
     assert_golden("schedule", "cron", table)
     # Each percent sign would end the command there.
     assert "%" not in table.replace("\\%", "")
-    assert "/var/log/stackmend-controller.log" in make_table(timer(), JOB, "ai1", tools[:2])
+    root = JOB.model_copy(update={"user": "root"})
+    assert "/var/log/stackmend-controller.log" in make_table(timer(), root, "ai1", tools[:2])
+    assert "/var/log" not in make_table(timer(), JOB, "ai1", tools[:2])
+    assert "timeout --foreground" in make_table(timer(), JOB, "ai1", (*tools, "foreground"))
     assert make_table(timer(at="*:0/7"), JOB, "ai1", tools) == ""
 
 
-CRONTAB_PROGRAM = """#!/bin/sh
+PROGRAMS = {
+    "crontab": """#!/bin/sh
 file=$HOME/table.$3
 case $1 in
--l) cat "$file" ;;
+-l) [ -e "$file" ] || { echo "no crontab for $3" >&2; exit 1; }; cat "$file" ;;
 *) if [ "$3" = - ]; then cat >"$HOME/table.$2"; else cp "$3" "$HOME/table.$2"; fi ;;
 esac
-"""
+""",
+    "systemctl": """#!/bin/sh
+echo "$*" >>"$HOME/systemctl"
+case $1 in
+is-enabled | is-active) cat "$HOME/$1" ;;
+restart) exit "$(cat "$HOME/status" 2>/dev/null || echo 0)" ;;
+esac
+""",
+    "systemd-analyze": "#!/bin/sh\n",
+}
 
 
-def test_a_users_own_table_keeps_all_else(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/crontab").write_text(CRONTAB_PROGRAM)
-    (tmp_path / "bin/crontab").chmod(0o755)
-    own = tmp_path / "table.ops"
-    own.write_text("MAILTO=me\n0 1 * * * mine\n")
-    env = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path)}
-    shared = "".join(read_script("stackmend.connection", part) for part in ("walk", "put"))
-    table = make_table(timer(), JOB, "ai1", ("flock", "timeout"), own=True)
+class Machine:
+    """Scripts of the room, with nothing of this machine touched."""
 
-    def run(name: str, *words: str, stdin: str = "") -> None:
-        script = read_script("stackmend.schedule", name)
-        # Nothing of this machine is touched.
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "bin").mkdir()
+        for name, text in PROGRAMS.items():
+            self.put(f"bin/{name}", text).chmod(0o755)
+
+    def put(self, path: str, text: str) -> Path:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+        return target
+
+    def run(self, name: str, *words: str, stdin: bytes | str = "", status: int = 0) -> str:
+        shared = "".join(read_script("stackmend.connection", part) for part in ("walk", "put"))
+        before = "".join(read_script("stackmend.schedule", part) for part in ("copy", "table"))
+        script = before + read_script("stackmend.schedule", name)
         for root in ("/etc/", "/run/", "/var/"):
-            script = script.replace(root, f"{tmp_path}{root}")
-        script = shared + script
-        command = ["sh", "-c", script, name, "stackmend-controller", *words]
-        done = subprocess.run(command, input=stdin, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+            script = script.replace(root, f"{self.root}{root}")
+        env = {"PATH": f"{self.root / 'bin'}:/usr/bin:/bin", "HOME": str(self.root)}
+        done = subprocess.run(
+            ["sh", "-c", shared + script, name, *words],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            env=env,
+            capture_output=True,
+        )
+        assert done.returncode == status, done.stderr
+        return done.stdout.decode() + done.stderr.decode()
 
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_a_users_own_table_keeps_all_else(machine: Machine, tmp_path: Path) -> None:
+    own = machine.put("table.ops", "MAILTO=me\n0 1 * * * mine\n")
+    table = make_table(timer(), JOB, "ai1", ("flock", "timeout"), own=True)
+    words = ("stackmend-controller", "crontab", "ops", str(tmp_path / "kept"))
     for _ in range(2):
-        run("set", "crontab", "ops", str(tmp_path / "kept"), stdin=table)
+        machine.run("set", *words, stdin=table)
         begin, end = "# begin stackmend-controller\n", "# end stackmend-controller\n"
         assert own.read_text() == f"MAILTO=me\n0 1 * * * mine\n{begin}{table}{end}"
     # Nothing of the probe changes what was written: the plan is empty then.
     found = state(**CRONTAB, tools=("flock", "timeout"), files={"crontab": table})
     assert plan(desired(), found).empty
-    run("remove", "ops", str(tmp_path / "none"))
+    machine.run("remove", "stackmend-controller", "ops", str(tmp_path / "none"))
     assert own.read_text() == "MAILTO=me\n0 1 * * * mine\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # Somebody removed the last comment by hand: nothing behind the first may go with it.
+        (
+            "1\n# begin stackmend-controller\n2\n3\n",
+            "1\n# begin stackmend-controller\n2\n3\n# begin stackmend-controller\nnew\n"
+            "# end stackmend-controller\n",
+        ),
+        (
+            "# begin stackmend-controller\nold\n# end stackmend-controller\n1\n# end other\n",
+            "1\n# end other\n# begin stackmend-controller\nnew\n# end stackmend-controller\n",
+        ),
+        (None, "# begin stackmend-controller\nnew\n# end stackmend-controller\n"),
+    ],
+)
+def test_a_table_loses_no_line_of_its_owner(
+    machine: Machine, tmp_path: Path, before: str | None, after: str
+) -> None:
+    own = tmp_path / "table.ops"
+    if before is not None:
+        own.write_text(before)
+    machine.run("set", UNIT_NAME, "crontab", "ops", str(tmp_path / "kept"), stdin="new\n")
+    assert own.read_text() == after
+
+
+def test_a_table_that_cannot_be_read_is_not_replaced(machine: Machine, tmp_path: Path) -> None:
+    own = machine.put("table.ops", "1\n")
+    machine.put(
+        "bin/crontab",
+        '#!/bin/sh\n[ "$1" != -l ] || { echo full >&2; exit 1; }\n: >"$HOME/table.ops"\n',
+    )
+    words = (UNIT_NAME, "crontab", "ops", str(tmp_path / "kept"))
+    assert "full" in machine.run("set", *words, stdin="new\n", status=73)
+    assert own.read_text() == "1\n"
+
+
+def test_a_timer_that_is_halted_keeps_all_else(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    unit = machine.put(f"etc/systemd/system/{UNIT_NAME}.timer", "timer\n")
+    table = machine.put(f"etc/cron.d/{UNIT_NAME}", "table\n")
+    machine.run("remove", UNIT_NAME, "root", "")
+    assert unit.exists()
+    assert not table.exists()
+    assert (tmp_path / "systemctl").read_text() == f"disable --now {UNIT_NAME}.timer\n"
+
+
+def test_all_of_it_goes_where_its_directory_is_a_link(machine: Machine, tmp_path: Path) -> None:
+    machine.put("disk/stackmend/schedule/stackmend-host/lock", "")
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/stackmend").symlink_to(tmp_path / "disk/stackmend")
+    home = tmp_path / "var/stackmend/schedule/stackmend-host"
+    machine.run("remove", "stackmend-host", "root", str(home))
+    assert [*(tmp_path / "disk/stackmend").iterdir()] == []
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_units_that_do_not_start_leave_what_ran_before(
+    machine: Machine, tmp_path: Path, before: bool
+) -> None:
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    units = tmp_path / "etc/systemd/system"
+    if before:
+        machine.put(f"etc/systemd/system/{UNIT_NAME}.service", "old service\n")
+        machine.put(f"etc/systemd/system/{UNIT_NAME}.timer", "old timer\n")
+    machine.put("is-enabled", "enabled" if before else "")
+    machine.put("is-active", "active" if before else "inactive")
+    machine.put("status", "1")
+    words = (UNIT_NAME, "", "ops", str(tmp_path / "kept"))
+    machine.run("set", *words, stdin="service\n=\ntimer\n", status=70)
+    left = {path.name: path.read_text() for path in units.iterdir()}
+    asked = (tmp_path / "systemctl").read_text().splitlines()
+    if before:
+        assert left == {
+            f"{UNIT_NAME}.service": "old service\n",
+            f"{UNIT_NAME}.timer": "old timer\n",
+        }
+        assert asked[-2:] == ["daemon-reload", f"restart {UNIT_NAME}.timer"]
+    else:
+        assert left == {}
+        assert f"disable {UNIT_NAME}.timer" in asked
+        assert asked[-2:] == ["daemon-reload", f"stop {UNIT_NAME}.timer"]
+
+
+def test_runs_of_cron_are_kept_apart_by_a_file_of_their_own(tmp_path: Path) -> None:
+    lock, out = tmp_path / "it's a lock", tmp_path / "out"
+    job = Job(command=("/bin/sh", "-c", f"echo ran >>{out}"), directory="/", lock=str(lock))
+    line = make_table(timer(), job, "ai1", ("flock", "timeout", "logger"), own=True)
+    command = line.splitlines()[1].split(" ", 5)[5].replace("\\%", "%")
+    command = command.replace("| logger -t stackmend-controller", "")
+    subprocess.run(["sh", "-c", command], check=True)
+    assert out.read_text() == "ran\n"
+    assert lock.stat().st_mode & 0o777 == 0o600
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert "still at work" in done.stdout
+    assert out.read_text() == "ran\n"
+
+
+def test_only_commands_have_doubled_dollars() -> None:
+    job = JOB.model_copy(update={"writable": ("/srv/$x",), "environment": {"A": "$y"}})
+    text = "".join(make_units(timer(), job, 252).values())
+    assert '"-/srv/$x"' in text
+    assert '"A=$y"' in text
+    assert "/$$HOME.py" in text
+
+
+def test_a_run_that_overruns_ends_in_order() -> None:
+    text = "".join(make_units(timer(), JOB, 252).values())
+    assert "KillMode=process" in text
+    assert timer().timeout > ReconcilePolicy().limit
+    # A run of a timer's has this long for its notices.
+    assert signals.LAST + signals.MORE < STOP
 
 
 def test_each_host_has_a_constant_place() -> None:
@@ -275,8 +488,10 @@ def _carry(action: Any) -> list[str]:
 def _well(raw: dict[str, Any], **more: Any) -> HostSchedule:
     found = desired(**raw)
     files = make_units(found.spec, found.job, 252)
-    generation = make_generation("abc", "cp311") if found.spec.mode == "host" else ""
-    return state(files=files, enabled=True, active=True, generation=generation, **more)
+    own: dict[str, Any] = {}
+    if found.spec.mode == "host":
+        own = {"generation": make_generation("abc", "cp311"), "intact": True, "starts": True}
+    return state(files=files, enabled=True, active=True, **own, **more)
 
 
 CASES: dict[str, tuple[dict[str, Any], HostSchedule]] = {
@@ -292,7 +507,9 @@ CASES: dict[str, tuple[dict[str, Any], HostSchedule]] = {
         {"mode": "host"},
         _well({"mode": "host"}).model_copy(update={"generation": "old"}),
     ),
+    "unread": ({}, _well({}, unread=True)),
     "another_machine": ({}, state(same=False)),
+    "another_inventory": ({}, _well({}, inventory="/srv/other.py")),
     "not_root": ({}, state(root=False)),
     "macos": ({"mode": "host"}, state(system="Darwin", init="")),
     "masked": ({}, state(masked=True)),
@@ -314,8 +531,13 @@ CASES: dict[str, tuple[dict[str, Any], HostSchedule]] = {
     ),
     "edited_settings": (
         {"mode": "host"},
-        _well({"mode": "host"}).model_copy(update={"settings": "edited"}),
+        _well({"mode": "host"}).model_copy(update={"intact": False}),
     ),
+    "removed_python": (
+        {"mode": "host"},
+        _well({"mode": "host"}).model_copy(update={"starts": False}),
+    ),
+    "program_not_started": ({}, _well({}, failure="exit-code, exit code 203")),
     "last_run_failed": ({}, _well({}, failure="exit-code, exit code 1")),
     "takes_a_gpu": ({}, state(reload_takes=("ai-ollama-1",))),
     "takes_a_gpu_with_consent": (
@@ -350,6 +572,170 @@ def test_an_inventory_that_is_no_file_is_refused() -> None:
     found = desired().model_copy(update={"problem": ("no file", "name one")})
     (refusal,) = plan(found, state()).refusals
     assert (refusal.reason, refusal.remedy) == ("no file", "name one")
+
+
+# This machine's side
+
+
+def fake_host(*stacks: dict[str, Any], directory: Path) -> Any:
+    """A host whose run has hosts with these settings, the first of them @local."""
+    hosts = [
+        SimpleNamespace(
+            name=f"host{number}",
+            connector_cls=object if number else LocalConnector,
+            data=SimpleNamespace(dict=lambda stack=stack: {"stack": stack}),
+        )
+        for number, stack in enumerate(stacks)
+    ]
+    hosts[0].state = SimpleNamespace(inventory=hosts, cwd=str(directory))
+    return hosts[0]
+
+
+@pytest.fixture
+def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "fleet.py"
+    path.write_text("hosts = []\n")
+    monkeypatch.setattr(controller.invocation, "find_inventory", lambda state: path)
+    reports = tmp_path / "reports"
+    monkeypatch.setattr(controller.reporting, "find_report_directory", lambda state: reports)
+    return path
+
+
+def test_a_confined_run_may_keep_the_wheels_of_hosts_that_it_renews(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = inventory.parent
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    own = {"schedule": {"every": "5min"}}
+    for other, has in (({"schedule": {"mode": "host"}}, True), ({"project": "ai"}, False)):
+        job, problem = controller.make_fleet_job(fake_host(own, other, directory=home), timer())
+        assert problem is None
+        assert job.confined
+        assert (str(home / "cache/stackmend/wheels") in job.writable) is has
+        controller.make_directories(job)
+        assert (home / "cache/stackmend/wheels").is_dir() is True or not has
+
+
+def test_names_of_rooms_are_no_names_of_timers() -> None:
+    rooms = {path.parent.name for path in (ROOT / "ops/stackmend").glob("*/__init__.py")}
+    assert rooms == RESERVED
+
+
+def test_a_confined_run_says_that_this_machine_is_mended_now(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Any] = []
+    report = SimpleNamespace(add_plan=plans.append)
+    monkeypatch.setattr("stackmend.reporting.record", lambda host, name: report)
+    own: dict[str, Any] = {"schedule": {"every": "5min"}}
+    host = fake_host(own, directory=inventory.parent)
+    mended = fake_host({**own, "project": "ai"}, directory=inventory.parent)
+    note_confined(mended, timer())
+    monkeypatch.setenv("STACKMEND_TIMER", UNIT_NAME)
+    note_confined(mended, timer())
+    job, _ = controller.make_fleet_job(host, timer())
+    assert '"STACKMEND_CONFINED=1"' in "".join(make_units(timer(), job, 252).values())
+    monkeypatch.setenv("STACKMEND_CONFINED", "1")
+    note_confined(host, timer())
+    assert plans == []
+    note_confined(mended, timer())
+    assert [finding.kind for finding in plans[0].findings] == ["confined"]
+
+
+def test_the_records_are_of_who_writes_them(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    path = tmp_path / "a/reports"
+    controller.make_directories(JOB.model_copy(update={"user": "nobody", "writable": (str(path),)}))
+    assert {each.owner() for each in (path, path.parent)} == {"nobody"}
+
+
+def probe(machine: Machine, mode: str = "host", before: str = "") -> HostSchedule:
+    """What the probe reads of a machine."""
+    if before:
+        machine.put("bin/python3", before).chmod(0o755)
+    frame = read_script("stackmend.connection", "frame")
+    script = frame + "".join(
+        [read_script("stackmend.connection", "walk")]
+        + [read_script("stackmend.schedule", name) for name in ("copy", "probe")]
+    )
+    for root in ("/etc/", "/run/", "/var/"):
+        script = script.replace(root, f"{machine.root}{root}")
+    words = (UNIT_NAME, "", "/dev/null", mode, "root", str(machine.root / "home"))
+    env = {"PATH": f"{machine.root / 'bin'}:/usr/bin:/bin", "HOME": str(machine.root)}
+    done = subprocess.run(
+        ["sh", "-c", f"mark=m\n{script}", "probe", *words], env=env, capture_output=True, text=True
+    )
+    return parse(done.stdout.split("\n"), "m", UNIT_NAME)
+
+
+def test_the_inventory_of_a_timer_is_read_back(machine: Machine, tmp_path: Path) -> None:
+    path = machine.put('100% "fl\'eet"/$HOME.py', "hosts = []\n")
+    job = JOB.model_copy(update={"command": ("/opt/stackmend", "reconcile", str(path))})
+    text = make_units(timer(), job, 252)[f"/etc/systemd/system/{UNIT_NAME}.service"]
+    machine.put(f"etc/systemd/system/{UNIT_NAME}.service", text)
+    assert probe(machine).inventory == str(path)
+    path.unlink()
+    assert probe(machine).inventory == ""
+
+
+def test_root_runs_no_python_that_others_may_replace(machine: Machine, tmp_path: Path) -> None:
+    python = f'#!/bin/sh\nexec {sys.executable} "$@"\n'
+    assert str(tmp_path / "bin/python3") in {
+        each.path for each in probe(machine, before=python).interpreters
+    }
+    (tmp_path / "bin").chmod(0o777)
+    assert str(tmp_path / "bin/python3") not in {each.path for each in probe(machine).interpreters}
+    (tmp_path / "bin").chmod(0o755)
+    (tmp_path / "bin/python3").chmod(0o757)
+    assert str(tmp_path / "bin/python3") not in {each.path for each in probe(machine).interpreters}
+
+
+def test_limits_of_mending_do_not_hold_for_timers_and_pauses_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not ScheduleReconciler.is_restrained
+    paused: list[str] = []
+    monkeypatch.setattr("stackmend.reporting.mark_paused", lambda host, text: paused.append(text))
+    report = SimpleNamespace(name="schedule.timer")
+    host: Any = SimpleNamespace(name="ai1")
+    room = ScheduleReconciler(host, timer(), report)  # type: ignore[arg-type]
+    room.__dict__["desired"] = desired()
+    for pauses in ((), (Pause(who="ann", why="disk", since=0),)):
+        memory = Memory(now=10, pauses=pauses)
+
+        def fetch(*facts: Any, fresh: bool = False, memory: Memory = memory) -> list[Any]:
+            room.memory = memory
+            return [state()]
+
+        monkeypatch.setattr(room, "fetch", fetch)
+        found = room.observe().plan
+        assert bool(found.actions) is not bool(pauses)
+        assert bool(found.refusals) is bool(pauses)
+    assert len(paused) == 1
+
+
+@pytest.mark.parametrize(
+    ("generation", "active", "halted"),
+    [("p-old-cp311", True, True), ("q-new-cp311", True, False), ("p-old-cp311", False, False)],
+)
+def test_a_copy_that_cannot_be_renewed_puts_no_older_settings_back(
+    monkeypatch: pytest.MonkeyPatch, generation: str, active: bool, halted: bool
+) -> None:
+    room = ScheduleReconciler(SimpleNamespace(name="ai1"), timer(mode="host"), None)  # type: ignore[arg-type]
+    room.__dict__["desired"] = desired(mode="host").model_copy(update={"generation": "p-new"})
+    asked: list[str] = []
+
+    def fail(action: Bring, found: HostSchedule) -> None:
+        raise StepError("no pip")
+
+    monkeypatch.setattr(room, "_bring", fail)
+    monkeypatch.setattr(room, "run", lambda command, problem: asked.append(str(command)))
+    action = Bring(subject="x", cause="x", python="/usr/bin/python3", tag="cp311")
+    with pytest.raises(StepError, match="no pip") as error:
+        room._bring_or_halt(action, state(generation=generation, active=active))
+    assert bool(asked) is halted
+    assert ("stopped stackmend-host" in str(error.value)) is halted
 
 
 # What a host gets
@@ -406,6 +792,201 @@ def test_settings_arrive_as_they_were(tmp_path: Path) -> None:
     changed = parse_machine({"stack": raw})
     assert changed is not None
     assert make_bundle(changed, {}).digest != bundle.digest
+
+
+PYTHON_PROGRAM = """#!/bin/sh
+[ "$2 $3" = "-m venv" ] || exit 0
+mkdir -p "$5/bin"
+cat >"$5/bin/stackmend" <<'END'
+#!/bin/sh
+here=$(dirname "$0")
+if [ "$1" = --version ]; then echo "stackmend 1"; exit; fi
+env >"ROOT/environment"
+exit "$(cat "ROOT/trial")"
+END
+cp "$0" "$5/bin/python"
+chmod 755 "$5/bin/stackmend"
+"""
+
+
+class Copy:
+    """What a host mends itself with, on a machine of its own."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.home = machine, machine.root / "home/stackmend-host"
+        self.home.mkdir(parents=True)
+        self.python = machine.put("bin/python", PYTHON_PROGRAM.replace("ROOT", str(machine.root)))
+        self.python.chmod(0o755)
+        machine.put("trial", "10")
+
+    def bring(
+        self,
+        generation: str,
+        *,
+        wheels: bool,
+        status: int = 0,
+        program: str = "prog",
+        digest: str = hashlib.sha256(b"a wheel").hexdigest(),
+    ) -> str:
+        pip = b"a wheel"
+        files = {"fleet/inventory.py": b"hosts = []\n", "fleet/files/0/key": b"k\n"}
+        if wheels:
+            files["wheels/pip-1-py3-none-any.whl"] = pip
+            files["wheels/requirements.txt"] = f"pip==1 --hash=sha256:{digest}\n".encode()
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for path, content in files.items():
+                entry = tarfile.TarInfo(path)
+                entry.size, entry.mode = len(content), 0o600
+                tar.addfile(entry, io.BytesIO(content))
+        trial = make_trial(
+            timer(mode="host"), log_in(Job(command=("x",), directory="/", lock="/x/lock"), "/r"), 0
+        )
+        words = (str(self.home), generation, program, str(self.python), *trial)
+        return self.machine.run("bring", *words, stdin=archive.getvalue(), status=status)
+
+    @property
+    def current(self) -> str:
+        return str((self.home / "current").readlink())
+
+    def list(self, name: str) -> set[str]:
+        return {path.name for path in (self.home / name).iterdir()}
+
+
+@pytest.fixture
+def copy(machine: Machine) -> Copy:
+    return Copy(machine)
+
+
+def test_what_a_host_runs_is_never_touched_by_what_renews_it(copy: Copy) -> None:
+    copy.bring("a-b-cp311", wheels=True)
+    assert copy.current == "generations/a-b-cp311.0"
+    # The same again: somebody edited it, say. What runs stays until the switch, and one run more.
+    copy.machine.put("trial", "1")
+    assert "ended with 1" in copy.bring("a-b-cp311", wheels=False, status=65)
+    assert copy.current == "generations/a-b-cp311.0"
+    assert copy.list("generations") == {"a-b-cp311.0"}
+    copy.machine.put("trial", "0")
+    copy.bring("a-b-cp311", wheels=False)
+    assert copy.current == "generations/a-b-cp311.1"
+    assert copy.list("generations") == {"a-b-cp311.0", "a-b-cp311.1"}
+    copy.bring("a-c-cp311", wheels=False)
+    assert copy.list("generations") == {"a-b-cp311.1", "a-c-cp311.0"}
+    assert copy.list("programs") == {"prog.0"}
+    assert (copy.home / "current/venv/bin/stackmend").exists()
+
+
+def test_a_program_that_does_not_start_is_brought_beside_it(copy: Copy) -> None:
+    copy.bring("a-b-cp311", wheels=True)
+    has = ("has_program", str(copy.home), "prog")
+    copy.machine.run(*has)
+    (copy.home / "programs/prog.0/bin/stackmend").unlink()
+    copy.machine.run(*has, status=1)
+    assert copy.bring("a-b-cp311", wheels=False, status=74) == ""
+    copy.bring("a-b-cp311", wheels=True)
+    assert (copy.home / "current/venv").readlink() == Path("../../programs/prog.1")
+    # Nothing of a wheel is run that is not the lock's.
+    words = copy.bring("a-d-cp311", wheels=True, program="other", status=70, digest="0" * 64)
+    assert "pip is not the one of the lock" in words
+    # What could not be installed leaves nothing.
+    copy.python.write_text("#!/bin/sh\nmkdir -p $5/bin; exit 1\n")
+    copy.bring("a-d-cp311", wheels=True, program="other", status=70)
+    assert copy.list("programs") == {"prog.0", "prog.1"}
+
+
+def test_the_trial_has_the_environment_of_the_timer(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy.bring("a-b-cp311", wheels=True)
+    text = (copy.machine.root / "environment").read_text()
+    found = dict(line.split("=", 1) for line in text.splitlines())
+    assert found["HOME"] == "/r"
+    assert found["PATH"] == PATH
+    assert found["STACKMEND_TIMER"] == "stackmend-host"
+    words = make_trial(timer(mode="host"), Job(command=("x",), directory="/", lock="/x/lock"), 252)
+    assert words[:4] == ("systemd-run", "--quiet", "--wait", "--pipe")
+    assert {"--property=LockPersonality=yes", "--property=WorkingDirectory=/"} < {*words}
+
+
+def test_edits_of_a_hosts_copy_are_noticed(copy: Copy) -> None:
+    copy.bring("a-b-cp311", wheels=True)
+    current = copy.home / "current"
+
+    def is_intact() -> bool:
+        command = f'{read_script("stackmend.schedule", "copy")}fingerprint "$1"'
+        done = subprocess.run(
+            ["sh", "-c", command, "x", str(current)], capture_output=True, text=True, check=True
+        )
+        return done.stdout == (current / "intact").read_text()
+
+    assert is_intact()
+    key, more = current / "files/0/key", current / "more"
+    edits: list[tuple[Callable[[], object], Callable[[], object]]] = [
+        (lambda: key.write_text("x"), lambda: key.write_text("k\n")),
+        (lambda: key.chmod(0o644), lambda: key.chmod(0o600)),
+        (lambda: more.write_text(""), more.unlink),
+    ]
+    for edit, undo in edits:
+        edit()
+        assert not is_intact()
+        undo()
+        assert is_intact()
+
+
+def make_project(directory: Path) -> dict[str, Any]:
+    (directory / "src").mkdir(exist_ok=True)
+    (directory / "src/compose.yaml").write_text("services: {web: {image: 'lab/box:1'}}\n")
+    return {"project": "shop", "source": str(directory / "src"), "directory": "/opt/shop"}
+
+
+def test_checks_set_as_objects_keep_their_kind(tmp_path: Path) -> None:
+    check = HttpCheck(url="http://127.0.0.1:8080/")
+    machine = parse_machine({"stack": {**make_project(tmp_path), "checks": [check]}})
+    assert isinstance(machine, Stack)
+    assert machine is not None
+    bundle = make_bundle(machine, {})
+    found = json.loads(bundle.files["fleet/settings.json"][1])["stack"]
+    assert found["checks"] == [{"kind": "http", "url": "http://127.0.0.1:8080/"}]
+    again = parse_machine({"stack": {**found, **make_project(tmp_path)}})
+    assert isinstance(again, Stack)
+    assert again.checks == machine.checks
+
+
+def test_the_files_of_a_modelfile_come_along(tmp_path: Path) -> None:
+    path = tmp_path / "Modelfile"
+    (tmp_path / "w.gguf").write_bytes(b"GGUF")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/a.gguf").write_bytes(b"GGUF+")
+
+    def bring(text: str) -> dict[str, bytes]:
+        path.write_text(text)
+        models = {
+            "endpoint": "http://127.0.0.1:1",
+            "wanted": [{"name": "mine", "modelfile": str(path)}],
+        }
+        stack = parse_machine({"stack": {**make_project(tmp_path), "models": models}})
+        assert stack is not None
+        files = make_bundle(stack, {}).files.items()
+        return {
+            name: content
+            for name, (_, content) in files
+            if name.count("/") > 2 and "compose" not in name
+        }
+
+    assert bring("FROM w.gguf\nADAPTER ./more/a.gguf\n") == {
+        "fleet/files/1/Modelfile": b"FROM w.gguf\nADAPTER ./more/a.gguf\n",
+        "fleet/files/1/w.gguf": b"GGUF",
+        "fleet/files/1/more/a.gguf": b"GGUF+",
+    }
+    assert [*bring("FROM base:1b\n")] == ["fleet/files/1/Modelfile"]
+    (tmp_path.parent / "out.gguf").write_bytes(b"GGUF")
+    for text in ("FROM ../out.gguf", f"FROM {tmp_path.parent}/out.gguf"):
+        with pytest.raises(Problem, match=r"models\.wanted\[0\]\.modelfile: .*move it beside"):
+            bring(text)
+    with (tmp_path / "w.gguf").open("wb") as file:
+        file.truncate(65 * 1024**2)
+    with pytest.raises(Problem, match=r"models\.wanted\[0\]\.modelfile: .*w\.gguf"):
+        bring("FROM w.gguf")
 
 
 def test_the_wheel_is_this_very_stackmend() -> None:

@@ -122,3 +122,14 @@ def test_settings_have_no_secret_and_of_env_the_names_alone() -> None:
         assert f":{secret}" not in text
     for known in ('"ssh_hostname": "ai1"', '"IMAGE": "*MASKED*"', '"_sudo": true', '"ai"'):
         assert known in text
+
+
+@pytest.mark.parametrize("place", ["report.ping", "report.notify", "schedule.ping"])
+def test_an_address_that_is_secret_as_a_whole_is_in_no_settings(place: str) -> None:
+    section, key = place.split(".")
+    url = "https://hc.example/f00d-cafe"
+    value: Any = [url] if key == "notify" else url
+    data = {"stack": {section: {key: value}}}
+    assert "f00d" not in format_settings(data)
+    # All else that a run shows is searched for it.
+    assert url in [secret for _, secret in redaction.find_secrets(data)]

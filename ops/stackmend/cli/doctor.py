@@ -22,7 +22,7 @@ Exit codes:
   1   something was found, or a host could not be read
   2   wrong usage or settings
   3   a host cannot be reached
-  4   another run holds the lock of a host
+  4   another run at work kept a host from being read
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
 
 #: What :option:`--explain` is without an id.

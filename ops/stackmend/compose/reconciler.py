@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from stackmend import connection, decision
 from stackmend.addresses import Sources
@@ -127,6 +127,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     # A plan that refuses has no steps, but for those that mend the stack before a failed change.
     all_or_nothing = False
+    rooms: ClassVar[tuple[str, ...]] = ("compose",)
+    drift: ClassVar[frozenset[str]] = DRIFT
 
     host: Host
     spec: ComposeSpec
@@ -192,6 +194,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     def leave_out(self, actions: Sequence[Action], held: Sequence[Action]) -> tuple[Action, ...]:
         """The steps of other services that wait for none of those held."""
         return separate(actions, held)
+
+    def list_affected(self, subjects: Collection[str]) -> Collection[str]:
+        """The checks that need one of these services."""
+        checks = self.spec.checks
+        return [each.name for each in checks if {*subjects} & {*each.list_services()}]
 
     def identify_desired(self) -> str:
         """The digest of the project's files."""
@@ -552,6 +559,15 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         if new:
             self.report_plan(Plan(findings=new))
         return self._proven
+
+    def verify_part(
+        self, decided: decision.Plan[Action], snapshot: Snapshot
+    ) -> Observation[Snapshot, Action]:
+        """Wait until the services that were mended are healthy, and observe."""
+        services = snapshot.declared.services
+        names = {action.subject for action in decided.actions} & services.keys()
+        self.waiter.wait_until_healthy(snapshot.declared, snapshot.state, names)
+        return self.observe(fresh=True)
 
     def _verify_stack(self, executor: Executor, snapshot: Snapshot) -> Applied:
         """Wait until the stack is healthy; try once more where it was so before this run."""

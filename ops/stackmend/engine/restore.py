@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from stackmend import connection, decision
 from stackmend.engine import commands
@@ -30,6 +30,8 @@ class ReturnReconciler(Reconciler[HostEngine, PutConfigBack]):
     """
 
     subject = "engine"
+    # A person asks for it, most of all where runs are paused.
+    is_restrained: ClassVar[bool] = False
     step_limit = commands.LIMIT
 
     host: Host

@@ -247,6 +247,14 @@ def allow_return(host: Host) -> Iterator[None]:
         seat.returning -= 1
 
 
+def is_returning(host: Host) -> bool:
+    """Whether what was done to a host is being taken back at this moment.
+
+    :param host: the host.
+    """
+    return _find(host.state).get_seat(host).returning > 0
+
+
 def hold(host: Host) -> connection.Lease:
     """The lock of a host, held until the last operation of this run there has ended.
 

@@ -16,13 +16,22 @@ from stackmend.diagnosis import HostSupport
 from stackmend.incidents import custom, searching, selection
 from stackmend.incidents.catalogue import list_incidents
 from stackmend.incidents.reasoning import diagnose
-from stackmend.incidents.spec import Incident, StatePattern, TextPattern
-from stackmend.incidents.state import Log, LogLine, Observations, RoomReading, Symptoms
+from stackmend.incidents.spec import CannotTell, Incident, StatePattern, TextPattern
+from stackmend.incidents.state import (
+    Listener,
+    Log,
+    LogLine,
+    Observations,
+    RoomReading,
+    Symptoms,
+)
 from stackmend.incidents.texts import Match, diagnose_text
-from stackmend.reconcile import list_readings
+from stackmend.reconcile import find_other_run, list_readings
 
 __all__ = [
+    "CannotTell",
     "Incident",
+    "Listener",
     "Log",
     "LogLine",
     "Match",
@@ -83,6 +92,10 @@ def diagnosed(
         selection.parse(only, known),
         known,
     )
+    # What another run is changing now is shown as it is now, half made.
+    if diagnosis.findings and (busy := find_other_run(host)):
+        note = f"{busy.reason}: what it has not made yet may stand among the findings"
+        diagnosis = diagnosis.model_copy(update={"notes": (note, *diagnosis.notes)})
     reporting.add_diagnosis(host, diagnosis)
     _collect_support(project)
     report.add_measure("channels", connection.count_channels(host), "channels")

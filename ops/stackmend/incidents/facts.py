@@ -18,7 +18,7 @@ from stackmend.connection import (
     parse_sections,
     script,
 )
-from stackmend.incidents.state import Log, LogLine, Symptoms
+from stackmend.incidents.state import Listener, Log, LogLine, Symptoms
 from stackmend.redaction import format_foreign_lines, format_safe_line
 
 #: How far back logs are read, and how many lines of each.
@@ -30,6 +30,12 @@ _STAMPED = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)\d{0,3}(Z|[+-]\d\d:\d\d) (.*)"
 )
 _SINCE_1970 = re.compile(r"(\d{1,12}(?:\.\d{1,6})?) (.*)")
+
+#: A line of ``ss -Hltnp``; the name of the process stands where root asks.
+_LISTENS = re.compile(
+    r"LISTEN +\d{1,10} +\d{1,10} +(?P<address>\S{1,60}):(?P<port>\d{1,5}) +\S{1,70}"
+    r'(?: +users:\(\("(?P<program>[^"]{1,40})".*)? *'
+)
 
 Sections = Mapping[str, tuple[int, list[str]]]
 
@@ -84,7 +90,27 @@ class RecentSymptoms(FactBase[Symptoms]):
         if status:
             problems.append(("the engine", format_safe_line(" ".join(lines))))
         logs = [*_parse_containers(sections, now), *_parse_others(sections, now)]
-        return Symptoms(logs=tuple(log for log in logs if log.lines), problems=tuple(problems))
+        return Symptoms(
+            logs=tuple(log for log in logs if log.lines),
+            problems=tuple(problems),
+            listeners=tuple(_parse_listeners(sections["listening"][1]))
+            if "listening" in sections
+            else None,
+        )
+
+
+def _parse_listeners(lines: Sequence[str]) -> Iterator[Listener]:
+    found: dict[Listener, None] = {}
+    for line in lines:
+        if match := _LISTENS.fullmatch(line):
+            # fe80::1%eth0 and 127.0.0.53%lo name the interface as well.
+            address = match["address"].strip("[]").partition("%")[0] or "*"
+            program = format_safe_line(match["program"] or "")
+            listener = Listener(
+                address=format_safe_line(address), port=int(match["port"]), program=program
+            )
+            found[listener] = None
+    yield from found
 
 
 def _parse_containers(sections: Sections, now: float) -> Iterator[Log]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
 
 from stackmend.compose.state import StackState
-from stackmend.decision import Action, Finding, Refusal
+from stackmend.decision import Action, Finding, Locked, Refusal
 from stackmend.diagnosis import (
     SEVERITIES,
     CheckOutcome,
@@ -19,7 +19,7 @@ from stackmend.diagnosis import (
 )
 from stackmend.frozen import Frozen
 from stackmend.incidents.known import KNOWN
-from stackmend.incidents.spec import Incident, StatePattern
+from stackmend.incidents.spec import CannotTell, Incident, StatePattern
 from stackmend.incidents.state import Log, Observations, RoomReading
 from stackmend.incidents.texts import rank
 from stackmend.text import VALUE_LIMIT, make_printable
@@ -90,6 +90,8 @@ def derive(incident: Incident, observations: Observations) -> Derived:
                 for subject, line in islice(incident.find(observations), MOST_LINES)
             )
         )
+    except CannotTell as error:
+        return Derived(problem=_fit(str(error)))
     except (Exception, SystemExit) as error:  # one that raises, as a user's may, hides no other
         return Derived(problem=_fit(f"its search raised {type(error).__name__}: {error}"))
 
@@ -111,7 +113,9 @@ def diagnose(
     known = KNOWN if incidents is None else tuple(incidents)
     cases = [_search(incident, observations, derived or {}) for incident in known]
     blinded = dict(_find_blinded(cases))
-    problems = {room.operation: room.problem for room in observations.rooms if room.problem}
+    problems = {
+        room.operation: problem for room in observations.rooms if (problem := _find_problem(room))
+    }
     for case in cases:
         _add_logs(case, observations, problems.keys() | blinded.keys())
     found = [case for case in cases if case.is_found]
@@ -126,6 +130,12 @@ def diagnose(
         ),
         notes=tuple(_list_notes(observations, claimed))[:MOST_NOTES],
     )
+
+
+def _find_problem(room: RoomReading) -> str:
+    """Why a room says nothing for certain; empty where it does."""
+    locked = (each.reason for each in room.plan.refusals if isinstance(each, Locked))
+    return room.problem or next(locked, "")
 
 
 # One incident
@@ -333,10 +343,10 @@ def _arrange(found: Sequence[_Case], observations: Observations) -> Iterator[Dia
         ]
         names = tuple(each.incident for each in below)
         # What is a root is one as a whole.
-        whole = next(case for case in worst if case.incident.id == root)
+        worst_of_all = next(case for case in worst if case.incident.id == root)
         groups.append(
             [
-                _describe(whole).model_copy(update={"explains": names}),
+                _describe(worst_of_all).model_copy(update={"explains": names}),
                 *(each.model_copy(update={"explained_by": root}) for each in below),
             ]
         )
@@ -370,7 +380,7 @@ def _separate(
         for subject in _list_subjects(case)
         if subject in services and not services[subject] & reached
     }
-    return _restrict(case, left, among=False), _restrict(case, left, among=True)
+    return _split(case, left, among=False), _split(case, left, among=True)
 
 
 def _list_subjects(case: _Case) -> set[str]:
@@ -392,7 +402,7 @@ def _map_services(observations: Observations) -> dict[str, set[str]]:
     return found
 
 
-def _restrict(case: _Case, subjects: Collection[str], *, among: bool) -> _Case | None:
+def _split(case: _Case, subjects: Collection[str], *, among: bool) -> _Case | None:
     """The same of these subjects alone, or of all others; nothing where none is left."""
     part = replace(
         case,
@@ -429,6 +439,9 @@ def _list_others(
         for thing in left:
             if isinstance(thing, Finding) and thing.blocks:
                 yield _describe_other(room, thing, f"{thing.subject}: {thing.kind}", "warning")
+            elif isinstance(thing, Locked):
+                # It says nothing of the host but that it is not to be read now: a check says so.
+                continue
             elif isinstance(thing, Refusal) and thing.subject not in named:
                 yield _describe_other(room, thing, f"{thing.subject}: refused", "error")
             elif isinstance(thing, Action) and thing.subject not in named and not is_explained:
@@ -470,8 +483,8 @@ def _check_rooms(
     sources = {line.source for other in others for line in other.evidence}
     for room in observations.rooms:
         name = room.operation
-        if room.problem:
-            yield CheckOutcome(name=name, status="unknown", reason=_fit(room.problem))
+        if problem := _find_problem(room):
+            yield CheckOutcome(name=name, status="unknown", reason=_fit(problem))
         else:
             yield CheckOutcome(name=name, status="finding" if name in sources else "ok")
 

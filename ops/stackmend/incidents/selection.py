@@ -71,22 +71,33 @@ def select(diagnosis: Diagnosis, names: Sequence[str], incidents: Iterable[Incid
     if not names:
         return diagnosis
     rooms = tuple(f"{name}." for name in names if name in ROOMS)
-    chosen = set(names) | {
+    revealed = {
         incident.id
         for incident in incidents
         if any(operation.startswith(rooms) for operation in incident.list_operations())
     }
-    findings = tuple(
-        finding.model_copy(
-            update={"explains": tuple(name for name in finding.explains if name in chosen)}
-        )
+    findings = [
+        finding
         for finding in diagnosis.findings
-        if finding.incident in chosen
-        or (
-            not finding.incident and any(line.source.startswith(rooms) for line in finding.evidence)
-        )
-    )
+        if (finding.incident and finding.incident in names)
+        or any(line.source.startswith(rooms) for line in finding.evidence)
+    ]
+    found = {finding.incident for finding in findings}
     checks = tuple(
-        check for check in diagnosis.checks if check.name in chosen or check.name.startswith(rooms)
+        check
+        for check in diagnosis.checks
+        if check.name in names
+        or check.name.startswith(rooms)
+        # What one finds by another room is not what this room tells of.
+        or (check.name in revealed and (check.status != "finding" or check.name in found))
     )
-    return Diagnosis(findings=findings, checks=checks, only=tuple(names))
+    return Diagnosis(
+        findings=tuple(
+            finding.model_copy(
+                update={"explains": tuple(name for name in finding.explains if name in found)}
+            )
+            for finding in findings
+        ),
+        checks=checks,
+        only=tuple(names),
+    )

@@ -133,6 +133,13 @@ class StatePattern(Frozen):
         return all(_compile(want).search(has.lower()) for want, has in pairs if want)
 
 
+class CannotTell(Exception):
+    """What :meth:`Incident.find` raises where it cannot tell whether a host has an incident.
+
+    The check is ``unknown`` then, with the text as its reason.
+    """
+
+
 class Incident(Frozen):
     """What goes wrong with a stack in one way: symptoms, diagnosis, remedy, proof.
 
@@ -188,5 +195,6 @@ class Incident(Frozen):
         :param observations: all that was read; ``observations.list_states(SomeState)`` gives what
             a room read, as its ``state.py`` has it.
         :returns: pairs of what it is about, such as a service, and the line that says so.
+        :raises CannotTell: what would tell could not be read.
         """
         return ()

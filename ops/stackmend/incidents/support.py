@@ -17,6 +17,7 @@ from stackmend.diagnosis import HostSupport, SupportFile
 from stackmend.redaction import (
     MASK,
     SECRET_NAME,
+    SECRET_PATH,
     format_foreign_lines,
     format_safe_line,
     redact,
@@ -119,8 +120,9 @@ def format_settings(data: Mapping[str, Any]) -> str:
     return json.dumps(_convert(data, ""), indent=1, ensure_ascii=False, sort_keys=True)
 
 
-def _convert(value: Any, name: str, depth: int = 0) -> Any:
-    """A value in JSON's terms, without secrets; ``name`` is the key that it stands under."""
+def _convert(value: Any, path: str, depth: int = 0) -> Any:
+    """A value in JSON's terms, without secrets; ``path`` leads to it, key by key."""
+    name = path.rpartition(".")[2]
     if isinstance(value, SecretStr | SecretBytes) or callable(getattr(value, "unmask", None)):
         return MASK
     if isinstance(value, bool | None):
@@ -134,11 +136,11 @@ def _convert(value: Any, name: str, depth: int = 0) -> Any:
     if isinstance(value, Mapping):
         is_env = name in ("env", "environment", "_env")
         return {
-            redact(str(key)): MASK if is_env else _convert(item, str(key), depth + 1)
+            redact(str(key)): MASK if is_env else _convert(item, f"{path}.{key}", depth + 1)
             for key, item in list(value.items())[:MOST]
         }
     if isinstance(value, list | tuple | set | frozenset):
-        return [_convert(item, name, depth + 1) for item in list(value)[:MOST]]
-    if SECRET_NAME.search(name) and not name.endswith("_file"):
+        return [_convert(item, path, depth + 1) for item in list(value)[:MOST]]
+    if SECRET_PATH.search(path) or (SECRET_NAME.search(name) and not name.endswith("_file")):
         return MASK
     return redact_likely(redact(str(value)))

@@ -6,12 +6,20 @@ from typing import Any
 from pyinfra.api import FunctionCommand, Host, operation
 from pyinfra.context import ctx_host
 
+from stackmend.models.declared import DeclaredServer, find_server
 from stackmend.models.spec import ModelsPolicy, ModelsSpec
 from stackmend.problems import WrongSettings
 from stackmend.raw import validate
 from stackmend.reconcile import operate
 
-__all__ = ["find_registries", "get_arguments", "prefetch", "pulled"]
+__all__ = [
+    "DeclaredServer",
+    "find_registries",
+    "find_server",
+    "get_arguments",
+    "prefetch",
+    "pulled",
+]
 
 # Every run reads the spec of the models; what observes and acts is loaded where it is used.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from stackmend import connection
 from stackmend.decision import Plan
@@ -30,6 +30,8 @@ class RestoreReconciler(Reconciler[str, Restore]):
     """
 
     subject = "ports"
+    # A person asks for it, most of all where runs are paused.
+    is_restrained: ClassVar[bool] = False
 
     host: Host
     record: str

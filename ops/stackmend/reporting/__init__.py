@@ -54,6 +54,7 @@ __all__ = [
     "keep_quiet",
     "listen",
     "mark_observed",
+    "mark_part_paused",
     "mark_paused",
     "mark_worse",
     "read",
@@ -164,6 +165,16 @@ def mark_paused(host: Host, reason: str) -> None:
     :param reason: who, since when, and why
     """
     _run(host.state).paused[host.name] = reason
+
+
+def mark_part_paused(host: Host, part: str, reason: str) -> None:
+    """Have the record of this run name who has paused a part of a host, however it ends there.
+
+    :param host: the host.
+    :param part: a room, or a service.
+    :param reason: who, since when, until when and why, in a line.
+    """
+    _run(host.state).paused_parts.setdefault(host.name, {})[part] = reason
 
 
 def keep_quiet(host: Host) -> None:

@@ -135,6 +135,8 @@ class Run:
         self.worse: set[str] = set()
         #: Of each host that somebody has paused, who and why.
         self.paused: dict[str, str] = {}
+        #: Of each host of which a part is paused: by what is, who and why.
+        self.paused_parts: dict[str, dict[str, str]] = {}
         #: Whether it says nothing of how its hosts are.
         self.quiet = False
         self.started = datetime.now(UTC)
@@ -184,6 +186,14 @@ class Run:
         """Whether every operation of a host has come to its end."""
         ended = {op_hash for name, op_hash in self.seconds if name == host.name}
         return ended >= self.state.ops[host].keys()
+
+    def explain_pause(self, host: Host) -> str:
+        """Who has paused a host, or parts of it, and why; empty where nobody has.
+
+        :param host: the host.
+        """
+        parts = self.paused_parts.get(host.name, {})
+        return self.paused.get(host.name) or "; ".join(parts.values())
 
     def measure_seconds(self) -> float:
         """Seconds since the run began."""

@@ -56,7 +56,10 @@ def format_text(name: str, diagnosis: Diagnosis) -> str:
 
 def _format_host(name: str, diagnosis: Diagnosis, width: int) -> Iterator[tuple[str, str]]:
     """Lines, each with its style."""
-    roots = [finding for finding in diagnosis.findings if not finding.explained_by]
+    # Where some alone were asked for, the root of one may not be among them.
+    roots = [
+        finding for finding in diagnosis.findings if not finding.explained_by or diagnosis.only
+    ]
     unknown = [check for check in diagnosis.checks if check.status == "unknown"]
     skipped = [check for check in diagnosis.checks if check.status == "skipped"]
     state = f"{len(roots)} to mend" if roots else "not known" if unknown else "healthy"

@@ -88,11 +88,11 @@ def _write_metrics(run: Run, record: RunRecord) -> None:
 
 
 def _notify(run: Run, record: RunRecord, path: Path | None) -> None:
-    """Who ends a run by a signal knows of it, and waits for its end."""
+    """Send messages, but where a signal ended the run: unless it is a timer's, its sender knows."""
     try:
         targets = [_reveal(url) for url in _find_setting(run, "notify") or ()]
         ping = _reveal(_find_setting(run, "ping") or "")
-        if not (targets or ping) or signals.get_signal():
+        if not (targets or ping) or (signals.get_signal() and not signals.is_timed()):
             return
         from stackmend.reporting import notify
 
@@ -153,7 +153,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
             complete = False
         hosts[host.name] = {
             "outcome": _classify_outcome(run, host, operations, dry=dry),
-            "reason": run.paused.get(host.name, ""),
+            "reason": run.explain_pause(host),
             "operations": operations,
             "diagnosis": run.diagnoses.get(host.name),
             "worse": host.name in run.worse,
@@ -328,7 +328,9 @@ def _classify_observed(run: Run, host: Host, operations: Sequence[OperationRecor
     if diagnosis.only:
         # Of the rest nothing was asked.
         operations = ()
-    if refused := _classify_refusals(operations):
+    refused = _classify_refusals(operations)
+    # What was found although another run is at work there is to be heard of.
+    if refused and not (refused == "locked" and diagnosis.findings):
         return refused
     if diagnosis.findings or any(op.planned for op in operations):
         return "drifted"

@@ -3,7 +3,7 @@
 Every room's plan passes through :func:`hold_back`, while it is previewed and while it is executed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -21,6 +21,9 @@ from stackmend.restraint.state import (
 )
 from stackmend.text import make_printable
 
+#: Seconds that something is left alone at most, once it did not last.
+LONGEST_WAIT = 86400.0
+
 #: Steps that a reason names.
 MOST_NAMED = 5
 
@@ -34,17 +37,28 @@ class Desired(Frozen):
     """What a limit is kept of.
 
     :param operation: the operation, such as ``compose.stack``.
+    :param rooms: rooms besides its own whose pauses are of it as well.
     :param fingerprint: what tells one declaration from another: a limit that was reached is none of
         the next one's.
     """
 
     operation: str
+    rooms: tuple[str, ...] = ()
     fingerprint: str = ""
 
-    @property
-    def room(self) -> str:
-        """The first word of the operation."""
-        return self.operation.partition(".")[0]
+    def list_rooms(self) -> tuple[str, ...]:
+        """The rooms whose pauses are of it: its own, the first word of the operation, first."""
+        return (self.operation.partition(".")[0], *self.rooms)
+
+    def is_covered(self, pause: Pause, action: Action) -> bool:
+        """Whether a pause is of one of its actions.
+
+        :param pause: the pause.
+        :param action: the action.
+        """
+        if action.all_services and pause.only.startswith(SERVICE):
+            return True
+        return any(pause.is_of(room, action.subject) for room in self.list_rooms())
 
 
 def hold_back(
@@ -70,9 +84,9 @@ def hold_back(
         return _hold_all(plan, (refuse_unreadable(memory.pauses_problem),))
     pauses = memory.list_pauses()
     for pause in pauses:
-        if pause.only in ("", desired.room) and not plan.empty:
+        if pause.only in ("", *desired.list_rooms()) and not plan.empty:
             refused = map(_find_refused, plan.refusals)
-            held = _refuse_paused(pause, plan.actions)
+            held = _refuse_paused(pause, plan.actions, memory.now, complete=True)
             return plan.model_copy(
                 update={
                     "findings": (*plan.findings, *refused),
@@ -80,7 +94,7 @@ def hold_back(
                     "refusals": (held,),
                 }
             )
-    plan = _hold_services(plan, pauses, desired, leave_out)
+    plan = _hold_services(plan, pauses, memory.now, desired, leave_out)
     if policy is None:
         return plan
     if memory.limits_problem and plan.actions:
@@ -88,31 +102,75 @@ def hold_back(
             update={"findings": (*plan.findings, _find_lost(memory.limits_problem))}
         )
     failing = memory.limits.failing
-    if failing is not None and memory.now < failing.until and plan.actions:
+    # One that would last longer than any was written by a clock that was put back since.
+    if (
+        failing is not None
+        and 0 < failing.until - memory.now <= policy.longest_backoff
+        and plan.actions
+    ):
         return _hold_all(plan, (_refuse_deferred(failing, memory.now),))
     return _hold_tripped(plan, policy, memory, desired, leave_out)
 
 
-def is_left_alone(plan: Plan[Any]) -> bool:
-    """Whether all that is not as desired is paused, so that nothing has failed."""
+def is_left_alone(
+    plan: Plan[Any],
+    found: Plan[Any],
+    drift: Collection[str] = (),
+    list_affected: Callable[[Collection[str]], Collection[str]] | None = None,
+) -> bool:
+    """Whether all that is not as desired is paused, so that nothing has failed.
+
+    Where services are paused, and not all that the plan is of, that is no more than themselves,
+    what is held along with them, and what cannot be well without them.
+
+    :param plan: what of it is left once what is held is held.
+    :param found: what was found.
+    :param drift: the kinds of findings that say no more than that the host is not as desired.
+    :param list_affected: what cannot be well while something is left alone.
+    """
     refusals = plan.refusals
-    return bool(refusals) and all(isinstance(refusal, Paused) for refusal in refusals)
+    paused = [refusal for refusal in refusals if isinstance(refusal, Paused)]
+    if not paused or len(paused) < len(refusals):
+        return False
+    if any(refusal.complete for refusal in paused):
+        return True
+    # What is executed is proven afterwards, and not by what was found before.
+    excused = {*(action.subject for action in found.actions)}
+    excused |= {refusal.subject for refusal in paused}
+    held = excused - {action.subject for action in plan.actions}
+    if list_affected is not None:
+        excused |= {*list_affected(held)}
+    # A change that is held as one is not there yet, in whatever it differs.
+    expected = {*drift} if found.actions and not plan.actions else set()
+    return all(finding.subject in excused or finding.kind in expected for finding in found.problems)
 
 
-def describe_pause(pause: Pause) -> str:
+def describe_pause(pause: Pause, now: float | None = None) -> str:
     """A pause in a line.
 
     :param pause: the pause.
+    :param now: the host's clock, for the age of one that nothing ends; ``None`` to leave that out.
 
     Example:
         >>> describe_pause(Pause(who="ann@laptop", why="disk", since=0))
         'paused by ann@laptop since 1970-01-01 00:00 UTC: disk'
+        >>> describe_pause(Pause(who="ann@laptop", since=0), 3 * 86400)
+        'paused by ann@laptop since 1970-01-01 00:00 UTC, for 3 days, until somebody resumes it'
     """
     what = f"{pause.only} " if pause.only else ""
     until = "" if pause.until is None else f" until {format_time(pause.until)}"
+    if pause.until is None and now is not None:
+        until = f", for {_format_age(now - pause.since)}, until somebody resumes it"
     why = f": {make_printable(pause.why)}" if pause.why else ""
     who = make_printable(pause.who)
     return f"{what}paused by {who} since {format_time(pause.since)}{until}{why}"
+
+
+def _format_age(seconds: float) -> str:
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if (count := int(seconds // length)) > 0:
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a minute"
 
 
 def format_time(seconds: float) -> str:
@@ -169,13 +227,16 @@ def _find_lost(problem: str) -> Finding:
     )
 
 
-def _refuse_paused(pause: Pause, actions: Sequence[Action]) -> Paused:
+def _refuse_paused(
+    pause: Pause, actions: Sequence[Action], now: float, *, complete: bool
+) -> Paused:
     only = f" --only {pause.only}" if pause.only else ""
     left = f"; left alone: {_name(actions)}" if actions else ""
     return Paused(
         subject=pause.only.removeprefix(SERVICE) or "host",
-        reason=f"{describe_pause(pause)}{left}",
+        reason=f"{describe_pause(pause, now)}{left}",
         remedy=f"to have it mended, run `stackmend resume INVENTORY HOST{only}`",
+        complete=complete,
     )
 
 
@@ -186,15 +247,19 @@ def _name(actions: Sequence[Action]) -> str:
 
 
 def _hold_services(
-    plan: Plan[A], pauses: Iterable[Pause], desired: Desired, leave_out: LeaveOut | None
+    plan: Plan[A],
+    pauses: Iterable[Pause],
+    now: float,
+    desired: Desired,
+    leave_out: LeaveOut | None,
 ) -> Plan[A]:
     held: list[A] = []
     refusals = []
     for pause in pauses:
-        covered = [each for each in plan.actions if pause.is_of(desired.room, each.subject)]
+        covered = [each for each in plan.actions if desired.is_covered(pause, each)]
         if covered and pause.only.startswith(SERVICE):
             held += covered
-            refusals.append(_refuse_paused(pause, covered))
+            refusals.append(_refuse_paused(pause, covered, now, complete=False))
     return _hold(plan, held, refusals, leave_out) if held else plan
 
 
@@ -222,34 +287,44 @@ def _hold_tripped(
     held, refusals = [], []
     for action in plan.actions:
         series = known.get(_get_key(action, desired))
-        if series is None or not _is_tripped(series, policy, memory.now):
+        until = None if series is None else _find_until(series, policy, memory.now)
+        if series is None or until is None:
             continue
         held.append(action)
-        refusals.append(_refuse_tripped(action, series, policy))
+        refusals.append(_refuse_tripped(action, series, until))
     return _hold(plan, held, dict.fromkeys(refusals), leave_out) if held else plan
 
 
-def _get_key(action: Action, desired: Desired) -> tuple[str, str, str, str]:
-    return desired.operation, action.subject[:LONGEST], action.verb, desired.fingerprint
+def _get_key(action: Action, desired: Desired) -> tuple[str, str, str]:
+    # However it is mended: what was started in vain may be restarted in vain as well.
+    return desired.operation, action.mended[:LONGEST], desired.fingerprint
 
 
-def _is_tripped(series: Series, policy: RestraintPolicy, now: float) -> bool:
-    if not series.mends or abs(now - series.met) >= policy.within:
-        return False
-    if series.tripped is not None:
-        return True
-    return sum(abs(now - at) < policy.within for at in series.mends) >= policy.mends
+def _find_until(series: Series, policy: RestraintPolicy, now: float) -> float | None:
+    """Until when something that is broken now is left alone; ``None`` where it is to be mended."""
+    last = series.mends[-1]
+    # What is of the future was written by a clock that was put back since.
+    if len(series.mends) < policy.mends or last > now:
+        return None
+    longest = max(policy.within, LONGEST_WAIT)
+    until = series.until
+    if until is None:
+        tries = len(series.mends) - policy.mends
+        wait = min(policy.within * 2 ** min(tries, 20), longest)
+        # Where runs are rarer than that, at least the next one leaves it alone.
+        until = max(last + wait, now + min(now - last, LONGEST_WAIT))
+    return until if 0 < until - now <= longest else None
 
 
-def _refuse_tripped(action: Action, series: Series, policy: RestraintPolicy) -> Refusal:
-    times = series.mends[-policy.mends :]
+def _refuse_tripped(action: Action, series: Series, until: float) -> Refusal:
+    times = series.mends
     minutes = max(1, round((times[-1] - times[0]) / 60))
     often = f"{len(times)} times within {minutes} min" if len(times) > 1 else "once"
     return Refusal(
         subject=action.subject,
-        reason=f"{action.cause}. stackmend mended it {often} ({action.verb}), last at "
-        f"{format_time(times[-1])}, and it did not last: it is left alone until it stayed "
-        f"well for {policy.within / 60:g} min",
+        reason=f"{action.cause}. stackmend mended it {often} ({series.verb}), last at "
+        f"{format_time(times[-1])}, and it did not last: it is left alone until "
+        f"{format_time(until)}",
         remedy="find out what breaks it; then run `stackmend site INVENTORY --limit HOST`, which "
         "mends it and begins to count anew",
     )
@@ -258,43 +333,63 @@ def _refuse_tripped(action: Action, series: Series, policy: RestraintPolicy) -> 
 # What is remembered
 
 
-def note_mends(
-    limits: Limits, actions: Iterable[Action], policy: RestraintPolicy, now: float, desired: Desired
-) -> Limits:
-    """The limits once a run that nobody attends begins to mend.
+def note_mends(limits: Limits, actions: Iterable[Action], now: float, desired: Desired) -> Limits:
+    """The limits once a run that nobody attends has mended something, and proven it.
 
     :param limits: what was known before.
-    :param actions: what it does.
-    :param policy: the limits.
+    :param actions: what it did.
     :param now: the host's clock.
     :param desired: what they are of.
     """
-    known = {series.key: series for series in _list_recent(limits, policy, now)}
-    for key in dict.fromkeys(_get_key(each, desired) for each in actions if each.lasts):
+    known = {series.key: series for series in limits.series}
+    for action in actions:
+        if not action.lasts or action.prepares:
+            continue
+        key = _get_key(action, desired)
         before = known.pop(key, None)
-        mends = (*(before.mends if before else ()), now)[-MOST_MENDS:]
-        known[key] = _make_series(key, mends, None, now)
+        mends = before.mends if before is not None and before.mends[-1] <= now else ()
+        # Several steps that mend one thing are one mend.
+        mends = mends if now in mends else (*mends, now)[-MOST_MENDS:]
+        operation, subject, fingerprint = key
+        known[key] = Series(
+            operation=operation,
+            subject=subject,
+            verb=action.verb,
+            desired=fingerprint,
+            mends=mends,
+        )
     return limits.model_copy(update={"series": tuple(known.values())[-MOST_SERIES:]})
 
 
-def note_broken(
-    limits: Limits, actions: Iterable[Action], policy: RestraintPolicy, now: float, desired: Desired
+def note_found(
+    limits: Limits, plan: Plan[Any], policy: RestraintPolicy, now: float, desired: Desired
 ) -> Limits:
-    """The limits once a run has found broken what it leaves alone for them.
+    """The limits once a run has found what is broken, and what has stayed well.
+
+    A mend has lasted once a run finds it so when ``within`` is over; then it is forgotten. What no
+    run has found well in between counts as broken since, however rare the runs are.
 
     :param limits: what was known before.
-    :param actions: what the plan would do without any limit.
+    :param plan: what the operation found and would do without any limit.
     :param policy: the limits.
     :param now: the host's clock.
-    :param desired: what they are of.
+    :param desired: what it is of.
     """
-    keys = {_get_key(action, desired) for action in actions}
-    found = [
-        series.model_copy(update={"tripped": series.tripped or now, "met": now})
-        if series.key in keys and _is_tripped(series, policy, now)
-        else series
-        for series in _list_recent(limits, policy, now)
-    ]
+    broken = {_get_key(action, desired) for action in plan.actions}
+    problems = {finding.subject for finding in plan.problems}
+    found = []
+    for series in limits.series:
+        over = not 0 <= now - series.mends[-1] < policy.within
+        if series.key in broken:
+            until = _find_until(series, policy, now)
+            if until is not None and until != series.until:
+                series = series.model_copy(update={"tripped": now, "until": until})
+        elif series.operation == desired.operation and over:
+            other = series.desired != desired.fingerprint
+            # Of a plan that is refused nothing else is known.
+            if other or (not plan.refusals and series.subject not in problems):
+                continue
+        found.append(series)
     return limits.model_copy(update={"series": tuple(found)})
 
 
@@ -340,25 +435,3 @@ def note_success(limits: Limits, desired: Desired, *, attended: bool) -> Limits:
     if failing is not None and failing.operation == desired.operation:
         failing = None
     return limits.model_copy(update={"series": series, "failing": failing})
-
-
-def _list_recent(limits: Limits, policy: RestraintPolicy, now: float) -> Iterator[Series]:
-    """Those that are not forgotten; of a clock that was put back, what is of the future is."""
-    for series in limits.series:
-        if abs(now - series.met) < policy.within:
-            yield series
-
-
-def _make_series(
-    key: tuple[str, str, str, str], mends: tuple[float, ...], tripped: float | None, met: float
-) -> Series:
-    operation, subject, verb, desired = key
-    return Series(
-        operation=operation,
-        subject=subject,
-        verb=verb,
-        desired=desired,
-        mends=mends,
-        tripped=tripped,
-        met=met,
-    )

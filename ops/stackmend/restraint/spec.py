@@ -26,9 +26,10 @@ LONGEST = 300
 class RestraintPolicy(BaseModel):
     """How often ``deploy/reconcile.py`` mends the same, and how long it waits after a failure.
 
-    :param mends: how often the same is mended within ``within``; broken once more, it is left alone
-        until it stayed well for ``within`` or until ``deploy/site.py`` runs.
-    :param within: seconds, or a time such as ``"1h"``.
+    :param mends: how often the same is mended without lasting; broken once more, it is left alone
+        for ``within``, then for twice as long each time, or until ``deploy/site.py`` runs.
+    :param within: seconds, or a time such as ``"1h"``, after which a mend has lasted where a run
+        finds it well.
     :param backoff: seconds that a host is not mended after a run that failed there; they double
         with each further one.
     :param longest_backoff: seconds that they come to at most.

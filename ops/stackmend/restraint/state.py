@@ -46,9 +46,8 @@ class Pause(Frozen):
         :param subject: what it is done to.
         """
         if self.only.startswith(SERVICE):
-            return room in ("compose", "links", "worker") and subject == self.only.removeprefix(
-                SERVICE
-            )
+            name = self.only.removeprefix(SERVICE)
+            return room in ("compose", "links", "worker") and name in subject.split(", ")
         return self.only in ("", room)
 
 
@@ -57,25 +56,25 @@ class Series(Frozen):
 
     :param operation: what mended it, such as ``compose.stack``.
     :param subject: what was mended.
-    :param verb: how.
+    :param verb: how, the last time.
     :param desired: what tells one declaration of it from another; empty where nothing does.
-    :param mends: when, the latest last.
+    :param mends: when it was mended and proven so, and did not last, the latest last.
     :param tripped: when it was found broken after too many of them; ``None`` where it was not.
-    :param met: when a run last found it broken.
+    :param until: when it is mended once more then.
     """
 
     operation: Text
     subject: Text
     verb: Text
     desired: Text = ""
-    mends: Annotated[tuple[Time, ...], Field(max_length=MOST_MENDS)] = ()
+    mends: Annotated[tuple[Time, ...], Field(min_length=1, max_length=MOST_MENDS)]
     tripped: Time | None = None
-    met: Time
+    until: Time | None = None
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> tuple[str, str, str]:
         """What tells it from others: no text that holds a time or an id of a run."""
-        return self.operation, self.subject, self.verb, self.desired
+        return self.operation, self.subject, self.desired
 
 
 class Failing(Frozen):

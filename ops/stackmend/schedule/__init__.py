@@ -34,7 +34,7 @@ def timer(
     mode: Literal["controller", "host"] = "controller",
     present: bool = True,
     random_delay: str | float | None = None,
-    timeout: str | float = 3600,
+    timeout: str | float = 10800,
     name_of_timer: str = "",
     inventory: str | Path | None = None,
     user: str = "",
@@ -57,7 +57,8 @@ def timer(
     + present: ``False`` ends it, and removes all that this operation ever put there
     + random_delay: seconds within which each host has a constant place of its own, so that hosts do
       not all begin at once
-    + timeout: seconds after which a run is ended, by SIGTERM and 30 s later by SIGKILL
+    + timeout: seconds after which a run is ended, by SIGTERM and 30 s later by SIGKILL; it sends
+      its notices, and a command that is at work on this machine comes to its end
     + name_of_timer: tells several timers of one machine apart; its units are ``stackmend-NAME``
     + inventory: the inventory on this machine, where it is not the one of this run
     + user: who runs it in mode ``controller``, where it is not the user of this run
@@ -113,6 +114,9 @@ def timer(
 
     # Its own unit may not change units, and needs no look at what has begun it.
     if mode == "controller" and os.environ.get(MARK):
+        from stackmend.schedule.reconciler import note_confined
+
+        note_confined(host, validate(TimerSpec, raw))
         host.noop("a timer runs this")
         return
     yield from operate(host, "schedule.timer", build, converged="the timer is as it is to be")

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
@@ -78,12 +78,6 @@ class Bundle:
             total.update(head.encode(errors="surrogateescape") + content)
         return total.hexdigest()[:32]
 
-    @property
-    def settings(self) -> str:
-        """The digest of the settings and of the inventory that reads them."""
-        texts = (self.files[f"fleet/{name}"][1] for name in ("settings.json", "inventory.py"))
-        return hashlib.sha256(b"".join(texts)).hexdigest()
-
     def make_archive(self, more: Mapping[str, bytes]) -> bytes:
         """All of it as a tar archive.
 
@@ -106,7 +100,7 @@ def make_bundle(settings: BaseModel, report: Mapping[str, Any]) -> Bundle:
     :param report: the host's own section ``report``.
     :raises Problem: one of the files cannot be read; the text begins with the setting.
     """
-    raw = settings.model_dump(mode="python", exclude_unset=True, exclude=set(LEFT_OUT))
+    raw = {key: value for key, value in _list_set(settings).items() if key not in LEFT_OUT}
     raw["report"] = dict(report)
     packer = _Packer(settings)
     stack = packer.pack(raw, ())
@@ -115,6 +109,30 @@ def make_bundle(settings: BaseModel, report: Mapping[str, Any]) -> Bundle:
     packer.files["fleet/settings.json"] = (0o600, text.encode())
     packer.files["fleet/inventory.py"] = (0o600, INVENTORY.encode())
     return Bundle(packer.files)
+
+
+def _list_set(model: BaseModel) -> dict[str, Any]:
+    """What was set of a model, and what tells it from models of other kinds."""
+    return {
+        name: _dump(getattr(model, name))
+        for name, field_ in type(model).model_fields.items()
+        if name in model.model_fields_set or _is_kind(field_.annotation)
+    }
+
+
+def _dump(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return _list_set(value)
+    if isinstance(value, Mapping):
+        return {key: _dump(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        ordered = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        return [_dump(item) for item in ordered]
+    return value
+
+
+def _is_kind(annotation: Any) -> bool:
+    return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
 
 
 class _Packer:
@@ -134,9 +152,8 @@ class _Packer:
         """
         if isinstance(value, Mapping):
             return {str(key): self.pack(item, (*at, str(key))) for key, item in value.items()}
-        if isinstance(value, list | tuple | set | frozenset):
-            ordered = sorted(value, key=str) if isinstance(value, set | frozenset) else value
-            return [self.pack(item, (*at, number)) for number, item in enumerate(ordered)]
+        if isinstance(value, list):
+            return [self.pack(item, (*at, number)) for number, item in enumerate(value)]
         if isinstance(value, SecretStr | SecretBytes):
             self.secrets.append(at)
             secret = value.get_secret_value()
@@ -159,12 +176,37 @@ class _Packer:
             else:
                 found = controller_files.check(path)
                 content = controller_files.read(path, MAXIMUM_FILE)
-                name = f"{name}/{path.name}"
+                beside, name = name, f"{name}/{path.name}"
                 self._add("", {name: (found.st_mode & 0o777, content)})
+                if at[-1] == "modelfile":
+                    self._pack_named(path, content, beside)
         except Unreadable as error:
             raise Problem(f"{join_path(*at)}: {show(str(path))} {error}") from None
         self.places.append(at)
         return name
+
+    def _pack_named(self, path: Path, content: bytes, beside: str) -> None:
+        """Pack the files that a Modelfile names, so that its paths lead to them there as well."""
+        # Few settings have one, and each run on a controller loads this module.
+        from stackmend.models import modelfiles
+
+        try:
+            request = modelfiles.parse_modelfile(content.decode(), path.parent, lambda file: "")
+        except ValueError as error:
+            raise Unreadable(f"cannot be read: {error}") from None
+        for named, _ in (*request.files.values(), *request.adapters.values()):
+            if not named.is_relative_to(path.parent) or ".." in named.parts:
+                raise Unreadable(
+                    f"names {show(str(named))}, which a host that mends itself does not have: move "
+                    "it beside the Modelfile, and name it by a relative path"
+                )
+            status = controller_files.check(named)
+            try:
+                weights = controller_files.read(named, MAXIMUM_FILE)
+            except Unreadable as error:
+                raise Unreadable(f"names {show(str(named))}, which {error}") from None
+            target = f"{beside}/{named.relative_to(path.parent)}"
+            self._add("", {target: (status.st_mode & 0o777, weights)})
 
     def _add(self, directory: str, files: Mapping[str, tuple[int, bytes]]) -> None:
         for path, (mode, content) in files.items():

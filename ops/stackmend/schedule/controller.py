@@ -18,6 +18,7 @@ from pyinfra.connectors.local import LocalConnector
 
 from stackmend import invocation, reporting
 from stackmend.problems import show
+from stackmend.schedule import wheels
 from stackmend.schedule.facts import HOME
 from stackmend.schedule.spec import TimerSpec
 from stackmend.schedule.units import Job
@@ -63,6 +64,7 @@ def make_host_job(spec: TimerSpec) -> Job:
     return Job(
         command=(f"{current}/venv/bin/stackmend", "reconcile", f"{current}/inventory.py"),
         directory="/",
+        lock=f"{HOME}/{spec.unit}/lock",
     )
 
 
@@ -78,10 +80,15 @@ def make_fleet_job(host: Host, spec: TimerSpec) -> tuple[Job, tuple[str, str] | 
     user = spec.user or pwd.getpwuid(os.geteuid()).pw_name
     path = directory / Path(str(inventory)).expanduser() if inventory else None
     reports = reporting.find_report_directory(host.state).absolute()
-    writable = (str(reports), *_list_metrics(host, directory))
+    writable = (
+        str(reports),
+        *((str(wheels.find_cache(user)),) if _has_copies(host) else ()),
+        *_list_metrics(host, directory),
+    )
     job = Job(
         command=(str(program), "reconcile", str(path or "")),
         directory=str(directory),
+        lock=str(reports / f".{spec.unit}.lock"),
         user=user,
         writable=tuple(dict.fromkeys(writable)),
         environment={"STACKMEND_REPORTS": str(reports)},
@@ -114,19 +121,31 @@ def make_fleet_job(host: Host, spec: TimerSpec) -> tuple[Job, tuple[str, str] | 
             f"this machine has no user {user}",
             'correct "user" in the stack\'s "schedule" section',
         )
-    elif any(not text.isprintable() for text in (str(path), str(directory), str(program))):
+    elif any(
+        not text.isprintable() for text in (str(path), str(directory), *job.command, *writable)
+    ):
         problem = ("a path of it holds a control character", "move it elsewhere")
     return job, problem
 
 
 def make_directories(job: Job) -> None:
-    """Make the directory of the records: a confined run may make none.
+    """Make the directories of the records and of the wheels: a confined run may make none.
 
     :param job: what this machine runs.
     """
-    for path in job.writable[:1]:
+    for path in job.writable[:2]:
         with suppress(OSError):
-            Path(path).mkdir(parents=True, exist_ok=True)
+            _make_directory(Path(path), pwd.getpwnam(job.user))
+
+
+def _make_directory(path: Path, owner: pwd.struct_passwd) -> None:
+    """Make a directory, and what it lies in; what is made is the owner's."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent, owner)
+    path.mkdir()
+    if os.geteuid() == 0:
+        os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
 def _is_user(name: str) -> bool:
@@ -147,14 +166,25 @@ def _is_mended_here(host: Host) -> bool:
     return isinstance(raw, Mapping) and bool({*map(str, raw)} - _HARMLESS)
 
 
+def _has_copies(host: Host) -> bool:
+    """Whether this run renews what hosts mend themselves with."""
+    for each in host.state.inventory:
+        raw: Any = each.data.dict().get("stack")  # type: ignore[no-untyped-call]
+        section = _get(raw, "schedule")
+        if _get(section, "mode") == "host" and _get(section, "present") is not False:
+            return True
+    return False
+
+
+def _get(value: Any, field: str) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(field)
+    return getattr(value, field, None)
+
+
 def _list_metrics(host: Host, directory: Path) -> Iterator[str]:
     for each in host.state.inventory:
         raw: Any = each.data.dict().get("stack")  # type: ignore[no-untyped-call]
-        report = raw.get("report") if isinstance(raw, Mapping) else getattr(raw, "report", None)
-        chosen = (
-            report.get("metrics")
-            if isinstance(report, Mapping)
-            else getattr(report, "metrics", None)
-        )
+        chosen = _get(_get(raw, "report"), "metrics")
         if isinstance(chosen, str | Path):
             yield str((directory / Path(chosen).expanduser()).parent)

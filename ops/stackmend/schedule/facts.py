@@ -19,6 +19,8 @@ HOME = f"{STATE_ROOT}/schedule"
 MOST = 50
 
 _PYTHON = re.compile(r"(/\S{1,300}) ([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}) cpython-([0-9]{2,4}) yes")
+_HOME = re.compile(r"/[A-Za-z0-9_.@+/-]{0,300}")
+_NUMBER = re.compile(r"\.[0-9]+\Z")
 _CONTAINER = re.compile(r"/?([A-Za-z0-9][A-Za-z0-9_.-]{0,250})")
 
 
@@ -55,7 +57,9 @@ class Schedule(FactBase[HostSchedule]):
         """The probe."""
         self._mark, self._name, self._secret = make_mark(), unit, secret
         words = (unit, calendar, token or "/dev/null", mode, user, f"{HOME}/{unit}")
-        return script("stackmend.schedule", "probe", *words, mark=self._mark)
+        return script(
+            "stackmend.schedule", "probe", *words, mark=self._mark, before=["copy"], shared=["walk"]
+        )
 
     def process(self, output: list[str]) -> HostSchedule:
         """The state that the probe printed.
@@ -96,6 +100,7 @@ def parse(output: Sequence[str], mark: str, name: str, secret: str = "") -> Host
             "system": host.get("system", ""),
             "machine": host.get("machine", "")[:50],
             "library": host.get("library", "")[:200].strip(),
+            "login": match[0] if (match := _HOME.fullmatch(host.get("login", ""))) else "",
             "init": host.get("init", ""),
             "version": int(host.get("version") or 0),
             "misfit": " ".join(message)[:300] or f"exit status {status}" if status else "",
@@ -103,10 +108,12 @@ def parse(output: Sequence[str], mark: str, name: str, secret: str = "") -> Host
             "cron_runs": host.get("runs") == "yes",
             "files": {path: text for path, text in files.items() if text},
             "foreign": tuple(dropins[:MOST]),
+            "unread": "yes" in (timer.get("NeedDaemonReload"), service.get("NeedDaemonReload")),
             "enabled": timer.get("UnitFileState") == "enabled",
             "active": timer.get("ActiveState") == "active",
             "masked": "masked" in (timer.get("LoadState"), service.get("LoadState")),
             "leftovers": tuple(line for line in found["leftovers"][1][:MOST] if line),
+            "inventory": "".join(found.get("inventory", (0, [""]))[1][:1])[:4096],
             "tools": tuple(line for line in found["tools"][1] if line),
             "reload_takes": tuple(
                 match[1]
@@ -114,9 +121,10 @@ def parse(output: Sequence[str], mark: str, name: str, secret: str = "") -> Host
                 if (match := _CONTAINER.fullmatch(line.strip()))
             ),
             "interpreters": tuple(_parse_pythons(found["pythons"][1])),
-            "settings": host.get("settings", "")[:64],
+            "intact": host.get("intact") == "yes",
+            "starts": host.get("starts") == "yes",
             "failure": _describe_failure(service),
-            "generation": host.get("generation", "").rpartition("/")[2][:64],
+            "generation": _NUMBER.sub("", host.get("generation", "").rpartition("/")[2])[:100],
         }
     )
 

@@ -6,12 +6,16 @@ from typing import Literal
 from stackmend import decision
 from stackmend.decision import Finding, Refusal
 from stackmend.frozen import Frozen
+from stackmend.problems import show
 from stackmend.schedule.spec import TimerSpec
 from stackmend.schedule.state import HostSchedule, Interpreter
-from stackmend.schedule.units import Job, make_table, make_units
+from stackmend.schedule.units import Job, log_in, make_table, make_units
 
 #: The oldest Python that stackmend runs with.
 OLDEST = (3, 11)
+
+#: Exit codes of a unit whose program could not be started: systemd's, and those of `env`.
+_NOT_STARTED = ("203", "126", "127")
 
 _RELOAD = '"allow": ["daemon-reload"] in the stack\'s "schedule" section'
 
@@ -52,7 +56,6 @@ class Desired(Frozen):
     :param job: what is run.
     :param host: the host's name in the inventory.
     :param generation: the digest of the program and the settings that the host is to run.
-    :param settings: the digest of these settings alone.
     :param problem: why this machine cannot say what is to be run, and what would allow it.
     """
 
@@ -60,7 +63,6 @@ class Desired(Frozen):
     job: Job
     host: str
     generation: str = ""
-    settings: str = ""
     problem: tuple[str, str] | None = None
 
 
@@ -76,22 +78,17 @@ def plan(desired: Desired, state: HostSchedule) -> Plan:
     spec = desired.spec
     if not spec.present:
         return _plan_absence(spec, state)
-    findings = _find(spec, state)
     actions: list[Action] = []
     python = choose_python(state)
     if (
         spec.mode == "host"
         and python is not None
-        and (
-            state.generation != make_generation(desired.generation, python.tag)
-            or state.settings != desired.settings
-        )
+        and (cause := _find_fault(desired, state, python))
     ):
-        cause = "its program or its settings are not those of this run"
         actions.append(
             Bring(
                 subject="stackmend and the settings of this host",
-                cause=cause if state.generation else "the host is to mend itself, and has neither",
+                cause=cause,
                 python=python.path,
                 tag=python.tag,
                 undo='"present": False in the stack\'s "schedule" section',
@@ -102,6 +99,8 @@ def plan(desired: Desired, state: HostSchedule) -> Plan:
         _describe(path, state.files) for path in files if files[path] != state.files.get(path)
     ]
     if state.init == "systemd":
+        if not causes and state.unread:
+            causes.append("systemd has not read its files again")
         if not causes and not state.enabled:
             causes.append("it does not start with the host")
         if not causes and not state.active:
@@ -115,9 +114,40 @@ def plan(desired: Desired, state: HostSchedule) -> Plan:
                 undo='"present": False in the stack\'s "schedule" section',
             )
         )
+    findings = _find(spec, state, mended=bool(actions))
+    if any(isinstance(action, Bring) for action in actions) and spec.ping is None:
+        findings = (*findings, _find_unheard(spec))
     if actions and state.reload_takes and "daemon-reload" not in spec.allow and causes:
         return Plan(findings=findings, refusals=(_refuse_reload(state),))
     return Plan(findings=findings, actions=tuple(actions))
+
+
+def _find_fault(desired: Desired, state: HostSchedule, python: Interpreter) -> str:
+    """What is wrong with what a host mends itself with; empty where nothing is."""
+    if not state.generation:
+        return "the host is to mend itself, and has neither"
+    if state.generation != make_generation(desired.generation, python.tag):
+        return "its program or its settings are not those of this run"
+    if not state.starts:
+        return "its program does not start any more"
+    return "" if state.intact else "somebody changed its settings or their files"
+
+
+def find_mended(desired: Desired, *, confined: bool) -> Plan:
+    """What a run that a timer began says of its own unit, which it may not change.
+
+    :param desired: what this machine is to have.
+    :param confined: whether this run may change nothing of this machine.
+    """
+    if not confined or desired.job.confined:
+        return Plan()
+    finding = Finding(
+        subject=desired.spec.unit,
+        kind="confined",
+        cause="the inventory has this machine mended, and its timer may change nothing of it",
+        remedy="run `stackmend site` with this inventory here, which sets the timer anew",
+    )
+    return Plan(findings=(finding,))
 
 
 def choose_python(state: HostSchedule) -> Interpreter | None:
@@ -135,10 +165,11 @@ def make_generation(digest: str, tag: str) -> str:
 
 
 def _make_files(desired: Desired, state: HostSchedule) -> dict[str, str]:
+    job = log_in(desired.job, state.login)
     if state.init == "systemd":
-        return make_units(desired.spec, desired.job, state.version)
+        return make_units(desired.spec, job, state.version)
     own = state.cron == "crontab"
-    table = make_table(desired.spec, desired.job, desired.host, state.tools, own=own)
+    table = make_table(desired.spec, job, desired.host, state.tools, own=own)
     return {state.cron: table}
 
 
@@ -156,7 +187,7 @@ def _plan_absence(spec: TimerSpec, state: HostSchedule) -> Plan:
     return Plan(actions=(Remove(subject=spec.unit, cause=cause, paths=paths),))
 
 
-def _find(spec: TimerSpec, state: HostSchedule) -> tuple[Finding, ...]:
+def _find(spec: TimerSpec, state: HostSchedule, *, mended: bool) -> tuple[Finding, ...]:
     findings = []
     if state.foreign:
         findings.append(
@@ -176,10 +207,21 @@ def _find(spec: TimerSpec, state: HostSchedule) -> tuple[Finding, ...]:
                 kind="last run failed",
                 cause=f"the last run that the timer began has failed: {state.failure}",
                 remedy=f"read `journalctl -t {spec.unit} -e` on the host",
-                blocks=False,
+                # Then nothing runs at all.
+                blocks=not mended and state.failure.rpartition(" ")[2] in _NOT_STARTED,
             )
         )
     return tuple(findings)
+
+
+def _find_unheard(spec: TimerSpec) -> Finding:
+    return Finding(
+        subject=spec.unit,
+        kind="unheard",
+        cause="nobody hears how the host's own runs end: its messages stay on this machine",
+        remedy='add "ping": "https://..." to the stack\'s "schedule" section',
+        blocks=False,
+    )
 
 
 def _refuse_reload(state: HostSchedule) -> Refusal:
@@ -221,6 +263,14 @@ def _refuse(desired: Desired, state: HostSchedule) -> Refusal | None:
     if desired.problem is not None:
         reason, remedy = desired.problem
         return Refusal(subject="timer", reason=reason, remedy=remedy)
+    if spec.mode == "controller" and state.inventory not in ("", desired.job.command[-1]):
+        return Refusal(
+            subject="timer",
+            reason=f"{spec.unit} runs another inventory: {show(state.inventory)}",
+            remedy='add "name": "..." to the stack\'s "schedule" section, so that each has its '
+            'own, or end that one by "present": False there; where the inventory has moved, remove '
+            "the file that it was",
+        )
     return _refuse_init(desired, state) or _refuse_program(spec, state)
 
 

@@ -25,11 +25,16 @@ begin host
   printf 'root %s\nsystem %s\nmachine %s\ninit %s\nversion %s\n' \
     "$(id -u)" "$(uname -s)" "$(uname -m)" "$init" "${version:-0}"
   printf 'library %s\n' "$( (getconf GNU_LIBC_VERSION || ldd --version) 2>&1 | tr '\n' ' ' | head -c 200)"
+  printf 'login %s\n' "$( (getent passwd "$user" || grep "^$user:" /etc/passwd) 2>/dev/null | head -n 1 | cut -d : -f 6)"
   printf 'token %s\n' "$(head -c 100 -- "$token" 2>/dev/null)"
   printf 'cron %s\nruns %s\n' "$cron" "$runs"
-  if [ -e "$home/current/venv/complete" ]; then
+  if [ -L "$home/current" ]; then
     printf 'generation %s\n' "$(readlink "$home/current")"
-    printf 'settings %s\n' "$(cat "$home/current/settings.json" "$home/current/inventory.py" 2>/dev/null | sha256sum)"
+    if [ "$mode" = host ]; then
+      if starts "$home/current/venv"; then echo 'starts yes'; fi
+      sum=$(fingerprint "$home/current")
+      if [ -n "$sum" ] && [ "$sum" = "$(cat "$home/current/intact" 2>/dev/null)" ]; then echo 'intact yes'; fi
+    fi
   fi
 } | quoted
 end 0
@@ -37,7 +42,7 @@ begin state
 if [ "$init" = systemd ]; then
   for ending in service timer; do
     echo "unit $ending"
-    systemctl show -p LoadState -p ActiveState -p UnitFileState -p DropInPaths \
+    systemctl show -p LoadState -p ActiveState -p UnitFileState -p DropInPaths -p NeedDaemonReload \
       -p Result -p ExecMainStatus "$name.$ending" 2>/dev/null
   done
 fi | quoted
@@ -55,6 +60,16 @@ table() {
   esac
 }
 section table table
+# Which inventory it runs, where that is there.
+begin inventory
+{
+  kept=$(sed -n 's/^ExecStart=.* "reconcile" "\(.*\)"$/\1/p' "$units/$name.service" 2>/dev/null |
+    sed 's/%%/%/g; s/\$\$/$/g; s/\\\(.\)/\1/g')
+  [ -n "$kept" ] || kept=$(table | sed -n "s/.* reconcile \('[^']*'\|[^ ']*\) 9>&-.*/\1/p" |
+    sed "s/^'//; s/'\$//; s/\\\\%/%/g")
+  if [ -f "$kept" ]; then printf '%s\n' "$kept"; fi
+} | quoted
+end 0
 # What is left where nothing of it is to be.
 begin leftovers
 for path in "$units/$name.service" "$units/$name.timer" "$units/timers.target.wants/$name.timer" \
@@ -63,7 +78,10 @@ for path in "$units/$name.service" "$units/$name.timer" "$units/timers.target.wa
 done | quoted
 end 0
 begin tools
-for tool in flock timeout logger; do have $tool && echo $tool; done | quoted
+{
+  for tool in flock timeout logger; do have $tool && echo $tool; done
+  if timeout --foreground 5 true 2>/dev/null; then echo foreground; fi
+} | quoted
 end 0
 begin gpus
 if [ "$init" = systemd ] && { [ -e /dev/nvidiactl ] || [ -e /dev/kfd ]; } && have docker; then
@@ -82,6 +100,8 @@ begin pythons
 if [ "$mode" = host ]; then
   for program in python3.14 python3.13 python3.12 python3.11 python3 /usr/local/bin/python3; do
     path=$(command -v "$program") || continue
+    # Root will run it.
+    real=$(readlink -f "$path") && guarded "${real%/*}" && [ -n "$(find "$real" -user 0 ! -perm /022 2>/dev/null)" ] || continue
     timeout 10 "$path" -IS -c '
 import sys
 import ctypes, ssl, venv, zlib' >/dev/null 2>&1 && modules=yes || modules=no

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from stackmend import connection
+from stackmend import connection, reporting
 from stackmend.errors import StepError
 from stackmend.problems import Problem
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
+from stackmend.restraint import rules as restraint
+from stackmend.restraint.state import Memory
 from stackmend.schedule import commands, controller, wheels
 from stackmend.schedule.bundle import Bundle, make_bundle
 from stackmend.schedule.calendar import format_calendar
 from stackmend.schedule.facts import HOME, Schedule
-from stackmend.schedule.plan import Action, Bring, Desired, Remove, Write, make_generation, plan
+from stackmend.schedule.plan import (
+    Action,
+    Bring,
+    Desired,
+    Remove,
+    Write,
+    find_mended,
+    make_generation,
+    plan,
+)
 from stackmend.schedule.spec import TimerSpec
 from stackmend.schedule.state import HostSchedule
+from stackmend.schedule.units import CONFINED, MARK, log_in, make_trial
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -37,6 +50,9 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
 
     subject = "timer"
     step_limit = commands.LIMIT
+    # A copy that cannot be made must not keep the host's own runs from mending it: limits hold for
+    # what is mended. Pauses do hold here, see `observe`.
+    is_restrained: ClassVar[bool] = False
 
     host: Host
     spec: TimerSpec
@@ -64,14 +80,15 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
                 job=controller.make_host_job(self.spec),
                 host=self.host.name,
                 generation=f"{wheels.find_program()}-{self.bundle.digest}",
-                settings=self.bundle.settings,
             )
         job, problem = controller.make_fleet_job(self.host, self.spec)
         return Desired(spec=self.spec, job=job, host=self.host.name, problem=problem)
 
     def observe(self, *, fresh: bool = False) -> Observation[HostSchedule, Action]:
         """Read the host and plan. Changes nothing."""
-        token = controller.get_token()
+        # A confined run of mode host's may have nowhere to put one, and needs none.
+        own = self.spec.mode == "controller"
+        token = controller.get_token() if own else controller.Token("", "")
         arguments = {
             "unit": self.spec.unit,
             "calendar": format_calendar(self.spec.interval, self.spec.at),
@@ -83,7 +100,16 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
         (state,) = self.fetch((Schedule, arguments), fresh=fresh)
         if isinstance(state, connection.Unknown):
             return observe_unreadable(state, "its timers")
-        return Observation(plan(self.desired, state), state)
+        found = plan(self.desired, state)
+        memory = self.memory
+        if not isinstance(memory, Memory):
+            reason = memory.reason if memory is not None else "nothing was read"
+            memory = Memory(now=0, pauses_problem=reason)
+        for pause in memory.list_pauses():
+            if not pause.only:
+                reporting.mark_paused(self.host, restraint.describe_pause(pause))
+        desired = restraint.Desired(operation=self.report.name, fingerprint="")
+        return Observation(restraint.hold_back(found, None, memory, desired), state)
 
     def execute(self, plan: Plan[Action], state: HostSchedule, lease: connection.Lease) -> bool:
         """Carry out the actions of a plan in its order."""
@@ -92,13 +118,29 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
             with self.step(action):
                 match action:
                     case Bring():
-                        self._bring(action, state)
+                        self._bring_or_halt(action, state)
                     case Write():
                         self._write(action, state)
                     case Remove():
                         command = commands.remove(self.spec.unit, self.desired.job.user)
-                        self.run(command, f"could not remove {self.spec.unit}")
+                        problem = f"could not remove {self.spec.unit}"
+                        self.run(command, problem, timeout=commands.REMOVE_LIMIT)
         return True
+
+    def _bring_or_halt(self, action: Bring, state: HostSchedule) -> None:
+        """Bring; where that fails, the copy before must not put back what this run has applied."""
+        try:
+            self._bring(action, state)
+        except StepError as error:
+            begins = state.active or (state.init == "cron" and bool(state.files))
+            if not begins or not _has_other_settings(self.desired, state):
+                raise
+            command = commands.halt(self.spec.unit, self.desired.job.user)
+            self.run(command, f"{error}; and its timer, which keeps older settings, does not stop")
+            raise StepError(
+                f"{error}; stackmend stopped {self.spec.unit}, which would put older settings "
+                "back, until a run brings these"
+            ) from None
 
     def _bring(self, action: Bring, state: HostSchedule) -> None:
         if not _turns.acquire(timeout=commands.LIMIT):
@@ -117,7 +159,8 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
         if not known.ok:
             found = wheels.collect(state, action.tag, self.spec.wheels)
             more = {f"wheels/{name}": content for name, content in found.items()}
-        command = commands.bring(self.spec.unit, generation, program, action.python)
+        trial = make_trial(self.spec, log_in(self.desired.job, state.login), state.version)
+        command = commands.bring(self.spec.unit, generation, program, action.python, trial)
         self.run(
             command,
             "the host cannot mend itself yet",
@@ -137,3 +180,22 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
             if error.status == commands.REFUSED:
                 raise StepError(f"systemd does not take the units: {error}") from None
             raise
+
+
+def _has_other_settings(desired: Desired, state: HostSchedule) -> bool:
+    """Whether a host mends itself by other settings than those of this run."""
+    return state.generation.split("-")[1:2] != desired.generation.split("-")[1:2]
+
+
+def note_confined(host: Host, spec: TimerSpec) -> None:
+    """Report where a run that a timer began is confined, and is to change this machine.
+
+    :param host: the host that stands for this machine.
+    :param spec: the timer that may have begun it.
+    """
+    if not os.environ.get(CONFINED) or os.environ.get(MARK) != spec.unit:
+        return
+    job, _ = controller.make_fleet_job(host, spec)
+    found = find_mended(Desired(spec=spec, job=job, host=host.name), confined=True)
+    if found.findings:
+        reporting.record(host, "schedule.timer").add_plan(found)

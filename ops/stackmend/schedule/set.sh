@@ -1,6 +1,7 @@
 # Write the files of a timer and start it. What was there before is kept, and put back where systemd
 # does not take the new. Standard input: the service, a line "=", the timer; or cron's table.
-# Arguments: the timer's name, where cron's table lies (empty: systemd), whose it is, where to keep.
+# Behind schedule/table.sh. Arguments: the timer's name, where cron's table lies (empty: systemd), whose
+# it is, where to keep.
 name=$1 cron=$2 user=$3 kept=$4
 stamp=$(date -u +%Y%m%dT%H%M%SZ)
 private "$kept" && scratch=$(mktemp -d "$kept/.scratch.XXXXXXXXXX") || exit 73
@@ -10,10 +11,10 @@ keep() { [ ! -e "$1" ] || cp -p -- "$1" "$kept/${1##*/}.$stamp"; }
 case $cron in
 '') ;;
 crontab)
-  crontab -l -u "$user" >"$scratch/before" 2>/dev/null
+  read_table "$user" >"$scratch/before" || exit 73
   cp "$scratch/before" "$kept/crontab-$user.$stamp" || exit 73
   {
-    sed "/^# begin $name\$/,/^# end $name\$/d" "$scratch/before"
+    without_section "$name" <"$scratch/before"
     echo "# begin $name"
     cat
     echo "# end $name"
@@ -41,11 +42,16 @@ if command -v systemd-analyze >/dev/null 2>&1; then
     exit 65
   fi
 fi
+enabled=$(systemctl is-enabled "$name.timer" 2>/dev/null) active=$(systemctl is-active "$name.timer" 2>/dev/null)
 back() {
+  # Of what was enabled by now: its link leads nowhere without its file.
+  [ "$enabled" = enabled ] || systemctl disable "$name.timer" >/dev/null 2>&1
   for file in "$service" "$timer"; do
     if [ -e "$kept/${file##*/}.$stamp" ]; then put "$file" "$kept/${file##*/}.$stamp"; else remove "$file"; fi
   done
   systemctl daemon-reload
+  # What runs keeps its times until it is started again.
+  if [ "$active" = active ]; then systemctl restart "$name.timer"; else systemctl stop "$name.timer"; fi
 }
 (aim "$service") && (aim "$timer") && keep "$service" && keep "$timer" || exit 73
 if ! put "$service" <"$scratch/$name.service" || ! put "$timer" <"$scratch/$name.timer"; then
@@ -53,6 +59,8 @@ if ! put "$service" <"$scratch/$name.service" || ! put "$timer" <"$scratch/$name
   exit 73
 fi
 if message=$(systemctl daemon-reload 2>&1 && systemctl enable "$name.timer" 2>&1 && systemctl restart "$name.timer" 2>&1); then
+  # How it has ended by the files before says nothing of these.
+  systemctl reset-failed "$name.service" 2>/dev/null
   exit 0
 fi
 printf '%s\n' "$message" | tail -n 3 >&2

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from stackmend.frozen import Frozen
 from stackmend.problems import abbreviate
-from stackmend.raw import LocalPath, PositiveSeconds, Seconds
+from stackmend.raw import LocalPath, PositiveSeconds, Seconds, check_ping
 from stackmend.schedule.calendar import check_expression, check_interval
 
 #: How often, where the settings say nothing.
@@ -18,6 +18,12 @@ DELAY = 300.0
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
+#: The rooms: units of theirs have such names, as the one that takes the resolver back.
+RESERVED = frozenset(
+    "access addresses basics checks cli compose connection connectivity engine fleet incidents "
+    "links models pause ports reporting resolver restraint schedule undo worker".split()
+)
+
 _USER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
 
 
@@ -27,6 +33,8 @@ def _check_name(value: str) -> str:
             "must hold lowercase letters, digits and '-', start with a letter or digit and have 40 "
             f"characters at most; got {abbreviate(value)}"
         )
+    if value.partition("-")[0] in RESERVED:
+        raise ValueError(f"must not be the name of a room of stackmend's; got {abbreviate(value)}")
     return value
 
 
@@ -48,7 +56,8 @@ class TimerSpec(Frozen):
     :param present: whether there is to be such a timer; ``False`` removes all of it.
     :param random_delay: seconds within which each host has a constant place of its own; a tenth of
         ``every``, 5 minutes at most, in mode ``host``, else none.
-    :param timeout: seconds after which a run is ended.
+    :param timeout: seconds after which a run is ended; more than the ``limit`` of ``reconcile``,
+        which is for each host.
     :param name: tells several timers of one machine apart; the mode by default.
     :param inventory: the inventory on this machine, in mode ``controller``; that of this run by
         default.
@@ -70,12 +79,12 @@ class TimerSpec(Frozen):
     mode: Literal["controller", "host"] = "controller"
     present: bool = True
     random_delay: Annotated[Seconds, Field(ge=0, le=86400)] | None = None
-    timeout: Annotated[Seconds, Field(ge=60, le=86400)] = 3600.0
+    timeout: Annotated[Seconds, Field(ge=60, le=86400)] = 10800.0
     name: Annotated[str, AfterValidator(_check_name)] = ""
     inventory: LocalPath | None = None
     user: Annotated[str, AfterValidator(_check_user)] = ""
     wheels: LocalPath | None = None
-    ping: SecretStr | None = None
+    ping: Annotated[SecretStr, AfterValidator(check_ping)] | None = None
     allow: tuple[Literal["daemon-reload"], ...] = Field(default=(), max_length=5)
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ class HostSchedule(Frozen):
     :param system: the kernel's name, such as ``Linux``.
     :param machine: the processor's, such as ``x86_64``.
     :param library: the C library and its version, such as ``glibc 2.36``.
+    :param login: the home directory of who is to run it; empty where that is not known.
     :param init: what starts timers.
     :param version: systemd's; 0 without it.
     :param misfit: why its ``systemd-analyze`` does not take what ``OnCalendar`` is to hold; empty
@@ -39,7 +40,9 @@ class HostSchedule(Frozen):
     :param cron: where a table of cron's would lie; empty without cron.
     :param cron_runs: whether cron runs.
     :param files: each file of the timer that is there, and what it holds.
+    :param inventory: what it runs, where that is a file of the host.
     :param foreign: drop-ins of somebody's that change a unit of it.
+    :param unread: whether systemd runs a unit of it otherwise than its files say.
     :param enabled: whether the timer starts with the host.
     :param active: whether it runs.
     :param masked: whether somebody masked one of its units.
@@ -48,7 +51,8 @@ class HostSchedule(Frozen):
     :param reload_takes: containers that lose a GPU when systemd reads its units again.
     :param interpreters: the Pythons of the host, the best first.
     :param generation: the digest of the program and settings that the host runs by itself.
-    :param settings: the digest of what those settings are now.
+    :param intact: whether these settings and their files are as they were brought.
+    :param starts: whether this program starts.
     :param failure: how the last run that it began ended, where it failed.
     """
 
@@ -57,13 +61,16 @@ class HostSchedule(Frozen):
     system: str = "Linux"
     machine: str = ""
     library: str = ""
+    login: str = ""
     init: Literal["systemd", "cron", ""] = ""
     version: int = 0
     misfit: str = ""
     cron: str = ""
     cron_runs: bool = False
     files: Mapping[str, str] = {}
+    inventory: str = ""
     foreign: tuple[str, ...] = ()
+    unread: bool = False
     enabled: bool = False
     active: bool = False
     masked: bool = False
@@ -72,5 +79,6 @@ class HostSchedule(Frozen):
     reload_takes: tuple[str, ...] = ()
     interpreters: tuple[Interpreter, ...] = ()
     generation: str = ""
-    settings: str = ""
+    intact: bool = False
+    starts: bool = False
     failure: str = ""

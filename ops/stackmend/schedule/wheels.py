@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import io
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -146,6 +147,16 @@ def collect(state: HostSchedule, tag: str, directory: Path | None) -> dict[str, 
     return found
 
 
+def find_cache(user: str = "") -> Path:
+    """Where this machine keeps what pip has downloaded.
+
+    :param user: whose cache it is; that of this run's user by default.
+    """
+    own = pwd.getpwuid(os.geteuid()).pw_name
+    chosen = os.environ.get("XDG_CACHE_HOME") if user in ("", own) else None
+    return Path(chosen or f"~{user}/.cache").expanduser() / "stackmend/wheels"
+
+
 def _download(state: HostSchedule, tag: str) -> Path:
     """The directory of this machine that has the wheels for a kind of hosts."""
     platforms = find_platforms(state)
@@ -156,8 +167,7 @@ def _download(state: HostSchedule, tag: str) -> Path:
         )
     requirements = read_requirements()
     kind = f"{tag}-{platforms[0]}-{hashlib.sha256(requirements.encode()).hexdigest()[:12]}"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stackmend/wheels"
-    target = cache / kind
+    target = find_cache() / kind
     with _downloading:
         if not target.is_dir():
             _fill(target, tag, platforms)
@@ -172,6 +182,7 @@ def _fill(target: Path, tag: str, platforms: Sequence[str]) -> None:
             partial = Path(name) / "wheels"
             (Path(name) / "requirements.txt").write_text(requirements, encoding="utf-8")
             _run_pip(
+                name,
                 *("download", "--quiet", "--no-deps", "--require-hashes"),
                 *("--only-binary", ":all:", "--implementation", "cp"),
                 *("--python-version", f"{tag[2]}.{tag[3:]}", "--dest", str(partial)),
@@ -184,7 +195,7 @@ def _fill(target: Path, tag: str, platforms: Sequence[str]) -> None:
         raise StepError(f"the wheels cannot be kept in {cache}: {error.strerror}") from None
 
 
-def _run_pip(*words: str) -> None:
+def _run_pip(scratch: str, *words: str) -> None:
     if importlib.util.find_spec("pip") is None:
         raise StepError(
             f"no pip beside stackmend in {sys.prefix}: install it there, or name a directory of "
@@ -193,7 +204,13 @@ def _run_pip(*words: str) -> None:
     command: Sequence[str] = (sys.executable, "-m", "pip", *words)
     try:
         done = subprocess.run(  # noqa: S603 - arguments of our own
-            command, capture_output=True, text=True, timeout=LIMIT, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+            # A confined run may have no other place to write to.
+            env={**os.environ, "TMPDIR": scratch},
         )
     except subprocess.TimeoutExpired:
         raise StepError(f"pip did not download the wheels within {LIMIT} s") from None

@@ -124,6 +124,7 @@ class _Listing(Reconciler[None, "Action"]):
     """What is left, as refusals."""
 
     subject = "undo"
+    is_restrained = False
 
     def __init__(self, host: Host, report: Collector, found: Undo) -> None:
         self.host, self.report, self._found = host, report, found

@@ -338,6 +338,8 @@ MODEL_MISSING = Incident(
     ),
     states=(
         StatePattern(operation="models.pulled", kinds=frozenset({"missing", "broken"})),
+        # Nobody declares it, but a service asks for it.
+        StatePattern(operation="models.pulled", kinds=frozenset({"named"}), notes=True),
         StatePattern(
             operation="models.pulled", of="refusal", cause=r"(?:not on the server|not intact)"
         ),

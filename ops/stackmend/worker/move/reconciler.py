@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from stackmend import compose, connection
 from stackmend.checks.spec import HttpCheck
@@ -111,6 +111,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     """
 
     subject = "legacy worker"
+    rooms: ClassVar[tuple[str, ...]] = ("compose",)
     advice = ("run again: a move that was cut short goes on, or back, from where it stands",)
 
     host: Host
