@@ -11,11 +11,16 @@ found = undo.find(host)
 
 restore: dict[str, Callable[..., Any]] = {"ports": ports.restored, "engine": engine.restored}
 
+# What cannot be brought back keeps nothing else from it: the last operation fails the host.
+operations = [
+    undo.listed(name="What is left to do by hand is listed", found=found, _ignore_errors=True)
+]
 # On one line: pyinfra runs operations in the order of their lines.
 for step in host.loop(found.steps):  # type: ignore[no-untyped-call]
-    restore[step.room](name=f"Taken back: {step.what}", **step.arguments)
+    operations.append(
+        restore[step.room](name=f"Taken back: {step.what}", _ignore_errors=True, **step.arguments)
+    )
 
-if found.left:
-    undo.listed(name="What is left to do by hand is listed", left=found.left)
+undo.completed(name="All of it is as it was", operations=operations)
 
 reporting.end_deploy(host)

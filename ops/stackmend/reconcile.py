@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from stackmend import connection, reporting
 from stackmend.decision import Action, Finding, Locked, Plan, Refusal
-from stackmend.errors import StepError
+from stackmend.errors import StepError, describe_fault
 from stackmend.fleet import hosts as fleet
 from stackmend.problems import join_problems
 from stackmend.redaction import format_safe_line
@@ -279,13 +279,15 @@ class Reconciler(ABC, Generic[S, A]):
 
     @contextmanager
     def change(self, *actions: Action) -> Iterator[None]:
-        """Mark a time in which the host is changed, as far as its limits allow another step.
+        """Mark a time in which the host is changed, as far as its lock and its limits allow it.
 
         :param actions: what the block does.
+        :raises ConnectionLost: the lock of the host was lost.
         :raises TimeOver: the run was at work on the host for as long as it may.
         """
         names = ", ".join(f"{action.verb} {action.subject}" for action in actions)
         fleet.check_time(self.host, names)
+        fleet.check_lock(self.host)
         fleet.note_step(self.host, prepares=all(action.prepares for action in actions))
         yield
 
@@ -467,12 +469,16 @@ def report_observation(room: Reconciler[Any, Any]) -> bool:
     preparing = not room.host.state.is_executing
     try:
         observation = room.observe()
+        plan = room.preview(observation) if preparing else observation.plan
+        plan = _hold_back(room, plan)
     except (StepError, connection.RemoteError) as error:
         if preparing:
             room.report_error(error)
         return False
-    plan = room.preview(observation) if preparing else observation.plan
-    plan = _hold_back(room, plan)
+    except Exception as error:  # pyinfra would end the run of every host for it
+        if preparing:
+            room.report_error(describe_fault(error))
+        return False
     # Where executing follows, it reports what it finds under the lock.
     if preparing or observation.plan.empty:
         room.report_plan(plan)
@@ -529,6 +535,9 @@ def _bring(room: Reconciler[Any, Any]) -> Result | None:
         return None
     except (StepError, connection.RemoteError) as error:
         room.report_error(error)
+        return "failed"
+    except Exception as error:  # pyinfra would show it, and the record would not have it
+        room.report_error(describe_fault(error))
         return "failed"
 
 
@@ -843,6 +852,12 @@ def _refuse_busy(holder: str) -> Locked:
 
 
 def _refuse_stopped(worse: Sequence[str]) -> Refusal:
+    if not worse:
+        return Refusal(
+            subject="host",
+            reason="left as it is: the run has ended, as too many of its hosts failed",
+            remedy="see what failed there, then run again; pyinfra's FAIL_PERCENT says how many",
+        )
     names = ", ".join(worse)
     return Refusal(
         subject="host",

@@ -70,6 +70,8 @@ class Fleet:
                 "minimum_free": "100MiB",
                 "mend": {"attempts": 100, "backoff": [0]},
                 **changes,
+                # The same breaks again and again here, and that is no reason to leave it alone.
+                "reconcile": {"mends": 50, "backoff": 0, **changes.get("reconcile", {})},
             }
             rows.append((name, {**data, "stack": stack}))
         text = f"hosts = {pprint.pformat(rows, sort_dicts=False)}\n"

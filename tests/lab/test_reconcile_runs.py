@@ -6,10 +6,12 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
@@ -44,19 +46,45 @@ def read_journal(host: LabHost) -> list[dict[str, str]]:
     return [json.loads(line) for line in host.sh(f"cat {JOURNAL}").splitlines()]
 
 
+def declare(text: str) -> Mapping[str, Any]:
+    """Three services, each of which is made anew for another text."""
+    side = {**COMPOSE["services"]["side"], "environment": {"TEXT": text}}
+    return {"services": dict.fromkeys(("side", "left", "right"), side)}
+
+
 def test_two_runs_never_change_a_host_at_the_same_time(fleet: Fleet) -> None:
-    fleet.write(first={"stability": 3})
-    before = len(read_journal(fleet.first))
-    kill(fleet.first)
+    """Each desires something else, so that each has all to change whichever is first."""
+    fleet.write_project(declare("one"))
+    other = fleet.directory / "other"
+    other.mkdir()
+    (other / "compose.yaml").write_text(yaml.safe_dump(declare("two")))
+    settings = (fleet.directory / "fleet.py").read_text()
+    source = str(fleet.directory / "shop")
+    assert source in settings
+    (fleet.directory / "other.py").write_text(settings.replace(source, str(other)))
+    known = {*fleet.directory.glob("var/reports/2*.json")}
+    written = len(read_journal(fleet.first))
     with (
-        fleet.start("reconcile", "fleet.py", "--wait", "1min") as one,
-        fleet.start("site", "fleet.py", "--wait", "1min") as two,
+        fleet.start("reconcile", "fleet.py", "--wait", "2min") as one,
+        fleet.start("reconcile", "other.py", "--wait", "2min") as two,
     ):
-        ended = [one.wait(120), two.wait(120)]
+        ended = [one.wait(240), two.wait(240)]
     assert [run.rc for run in ended] == [0, 0], ended
-    runs = [entry["run"] for entry in read_journal(fleet.first)[before:]]
-    assert runs, "one of them has mended it"
-    assert len(set(runs)) == len(list(groupby(runs))), "no run has changed it between another's"
+    first, second = sorted(
+        list_times(json.loads(path.read_bytes()))
+        for path in {*fleet.directory.glob("var/reports/2*.json")} - known
+    )
+    assert min(len(first), len(second)) >= 2, "each has changed it by several steps"
+    assert max(end for _, end in first) <= min(start for start, _ in second)
+    runs = [entry["run"] for entry in read_journal(fleet.first)[written:]]
+    assert len(set(runs)) == len(list(groupby(runs))) == 2
+
+
+def list_times(record: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """When each step of a run on ``first`` began and ended."""
+    steps = [step for each in record["hosts"]["first"]["operations"] for step in each["done"]]
+    began = [(datetime.fromisoformat(step["started"]).timestamp(), step) for step in steps]
+    return sorted((start, start + step["seconds"]) for start, step in began)
 
 
 def test_a_run_leaves_a_host_that_another_one_changes(fleet: Fleet) -> None:
@@ -168,23 +196,29 @@ def test_what_a_run_ended_and_set_is_brought_back(fleet: Fleet) -> None:
     assert host.sh(f"pgrep -f '[p]{HOLDER[1:]}' || echo none") == "none"
     assert host.read(DAEMON_JSON) != before
     latest = (fleet.directory / "var/reports/latest.json").resolve()
-    # The port is free again for who had it.
-    fleet.write_project()
-    fleet.write()
-    assert fleet.run("site", "fleet.py").rc == 0
     run = latest.stem.rpartition("-")[2]
 
     dry = fleet.run("undo", "fleet.py", run, "--dry")
-    assert "bring back" in dry.out, dry.out
+    assert "put back" in dry.out, dry.out
     assert host.read(DAEMON_JSON) != before
 
+    # Ours has the port now, and nothing else is kept from being brought back by that.
     undone = fleet.run("undo", "fleet.py", str(latest))
-    assert host.read(DAEMON_JSON) == before, undone.out
-    host.wait_for(f"pgrep -f '[p]{HOLDER[1:]}'", 20)
-    # What Compose did is for a person to take back, and the exit code says so.
     assert undone.rc == 1, undone.out
+    assert host.read(DAEMON_JSON) == before, undone.out
+    assert list_done(fleet) == ["put back"]
+    # What Compose did is for a person to take back, and the exit code says so.
     assert "by hand: " in undone.out
-    assert list_done(fleet) == ["bring back", "put back"], "the last first"
+    assert "is held by container shop-side-1" in undone.out
+    assert "take the port from side in project shop and apply that" in undone.out
+    assert list_running(host) == ["shop-side-1"]
+
+    fleet.write_project()
+    fleet.write()
+    assert fleet.run("site", "fleet.py").rc == 0
+    undone = fleet.run("undo", "fleet.py", run)
+    host.wait_for(f"pgrep -f '[p]{HOLDER[1:]}'", 20)
+    assert list_done(fleet) == ["bring back"], undone.out
 
     again = fleet.run("undo", "fleet.py", run)
     assert list_done(fleet) == [], again.out

@@ -42,7 +42,7 @@ def reconciling(spec: BenchmarkSpec, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setattr(connection, "find_holder", lambda *_: "")
     reported: list[Any] = []
     with local() as host:
-        report = SimpleNamespace(add_measure=lambda *_: None)
+        report = SimpleNamespace(name="worker.benchmarked", add_measure=lambda *_: None)
         room = BenchmarkReconciler(host, spec, cast(Any, report), lambda _: None)
         monkeypatch.setattr(room, "report_plan", reported.append)
         monkeypatch.setattr(room, "report_error", reported.append)

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyinfra import context
+from pyinfra.api import (
+    Config,
+    FunctionCommand,
+    Inventory,
+    State,
+    StringCommand,
+    operation,
+)
+from pyinfra.api.exceptions import NestedOperationError
 from pyinfra.api.host import Host
+from pyinfra.api.operation import add_op
+from pyinfra.api.operations import run_host_op
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_host, ctx_state
 
 from stackmend import connection, reporting
+from stackmend.connection.settings import unwrap
 from stackmend.fleet import hosts as fleet
+from stackmend.fleet import pace
 from stackmend.fleet.clock import Clock
 from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.fleet.turns import LONGEST_TURN, Result, Turns
+from stackmend.reporting import announce, reader
 from tests.connected import local
 
 HOSTS = [f"ai{number}" for number in range(6)]
@@ -164,6 +185,76 @@ class Ticking:
         self.waited += max(seconds, 0.01)
 
 
+def test_what_a_run_waits_for_its_turn_is_none_of_what_it_waits_for_another(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with local() as other:
+        fleet.hold(other)
+        set_policy(host, wait=0.5)
+        clock = Ticking()
+        monkeypatch.setattr(fleet, "time", clock)
+        turns = fleet._find(host.state).turns
+        assert turns.begin("first", 0.0)
+        monkeypatch.setattr(
+            fleet.signals, "proceed", lambda: clock.waited > 5 and turns.end("first", "other")
+        )
+        with pytest.raises(connection.LeaseHeld):
+            fleet.hold(host)
+        assert clock.waited > 5.4
+
+
+@pytest.mark.parametrize("own_pace", [True, False])
+def test_a_run_that_holds_another_host_over_an_operation_waits_for_none(
+    host: Host, monkeypatch: pytest.MonkeyPatch, own_pace: bool
+) -> None:
+    with local() as other:
+        fleet.hold(other)
+        set_policy(host, wait=0.3)
+        clock = Ticking()
+        monkeypatch.setattr(fleet, "time", clock)
+        run = fleet._find(host.state)
+        run.at_own_pace = own_pace
+        run._seats["ai2"] = fleet._Seat(lease=fleet.hold(other))
+        with pytest.raises(connection.LeaseHeld):
+            fleet.hold(host)
+        assert clock.waited == (pytest.approx(0.3, abs=0.1) if own_pace else 0)
+
+
+def test_a_run_that_has_ended_begins_to_change_no_host(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = fleet._find(host.state).turns
+    assert turns.begin("first", time.monotonic())
+
+    def end() -> None:
+        fleet.stop(host.state)
+        turns.end("first", "well")
+
+    monkeypatch.setattr(fleet.signals, "proceed", end)
+    with pytest.raises(fleet.Stopped) as caught:
+        fleet.hold(host)
+    assert caught.value.hosts == ()
+
+
+def test_times_that_overlap_are_left_out_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Ticking()
+    monkeypatch.setattr(fleet, "time", clock)
+    seat = fleet._find(host.state).get_seat(host)
+    seat.clock.start(0.0)
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        clock.sleep(5)
+        yield
+
+    with fleet.leave_out(host), fleet.wait_for(host, turn()):
+        clock.sleep(10)
+    assert seat.clock.measure(clock.waited) == 0
+    with fleet.wait_for(host, turn()):
+        clock.sleep(10)
+    assert seat.clock.measure(clock.waited) == 10
+
+
 def test_no_step_begins_once_the_time_of_a_host_is_over(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,13 +277,13 @@ def test_a_host_got_worse_that_was_well_or_was_made_worse_before(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = False
-    monkeypatch.setattr(reporting, "has_got_worse", lambda _: before)
+    monkeypatch.setattr(reporting, "has_got_worse", lambda *_: before)
     seat = fleet._find(host.state).get_seat(host)
     marked: list[Host] = []
     monkeypatch.setattr(reporting, "mark_worse", marked.append)
 
     def classify() -> Result:
-        return fleet._classify(host, seat, "op", failed=True)
+        return fleet._classify(host, seat, "op", changed=False, failed=True)
 
     seat.before["op"] = True
     assert classify() == "other", "nothing was changed"
@@ -203,7 +294,177 @@ def test_a_host_got_worse_that_was_well_or_was_made_worse_before(
     before = True
     assert classify() == "worse"
     assert marked == [host, host]
-    assert fleet._classify(host, seat, "op", failed=False) == "other", "nothing was to be done"
-    fleet.note_step(host, prepares=True)
-    assert fleet._classify(host, seat, "op", failed=False) == "well"
-    assert seat.changed == {"op"}
+
+
+@operation()
+def calm() -> Iterator[str]:
+    """Does nothing."""
+    return
+    yield ""
+
+
+@pytest.mark.parametrize("own_pace", [False, True])
+@pytest.mark.parametrize("prepares", [False, True])
+def test_only_a_host_that_was_changed_proves_anything(
+    host: Host, own_pace: bool, prepares: bool
+) -> None:
+    run = fleet._find(host.state)
+    run.at_own_pace = own_pace
+    host.state.activate_host(host)
+    add_op(host.state, calm)
+    (op_hash,) = host.state.ops[host]
+    assert run.turns.begin(host.name, 0.0)
+    host.executing_op_hash = op_hash
+    fleet.note_step(host, prepares=prepares)
+    host.executing_op_hash = None
+    fleet._end(host.state, host, op_hash, failed=False)
+    others = [run.turns.begin(name, 0.0) for name in ("a", "b")]
+    assert others == [True, not prepares]
+
+
+def test_each_operation_of_pyinfra_has_its_own_first_host() -> None:
+    turns = make()
+    assert turns.begin("ai0", 0.0)
+    turns.end("ai0", "well")
+    turns.begin_operation()
+    assert [turns.begin(host, 0.0) for host in HOSTS[:2]] == [True, False]
+    state = State(Inventory((["@local"], {})), Config())
+    fleet._find(state).turns = turns
+    turns.end("ai0", "well")
+    state.trigger_callbacks("operation_start", "op")
+    assert [turns.begin(host, 0.0) for host in HOSTS[:2]] == [True, False]
+
+
+def write_run(directory: Path, second: int, mode: str, succeeded: bool | None, worse: bool) -> None:
+    operations = [{"name": "other", "succeeded": True}]
+    operations += [{"name": "stack", "succeeded": succeeded}]
+    run = {"mode": mode, "hosts": {"ai1": {"worse": worse, "operations": operations}}}
+    path = directory / f"20260101T1200{second:02}Z-abcdef.json"
+    path.write_text(json.dumps(run))
+
+
+def test_no_run_in_between_makes_it_forgotten_that_a_host_got_worse(tmp_path: Path) -> None:
+    def ask(name: str = "stack") -> bool:
+        return reader.has_got_worse(tmp_path, "ai1", name)
+
+    assert not ask()
+    write_run(tmp_path, 1, "apply", succeeded=False, worse=True)
+    assert ask()
+    assert not ask("other"), "it succeeded"
+    # A dry run or a doctor, a run that was refused, one with --limit, and what is no record.
+    write_run(tmp_path, 2, "dry", succeeded=True, worse=False)
+    write_run(tmp_path, 3, "apply", succeeded=False, worse=False)
+    (tmp_path / "20260101T120004Z-abcdef.json").write_text('{"mode": "apply", "hosts": {}}')
+    (tmp_path / "20260101T120005Z-abcdef.json").write_text("[]")
+    assert ask()
+    write_run(tmp_path, 6, "apply", succeeded=True, worse=False)
+    assert not ask()
+
+
+@operation()
+def broken() -> Iterator[str]:
+    """Takes the lock, as an operation of the library does, and has a fault."""
+    if context.state.is_executing and context.host.name == "@local":
+        fleet.hold(unwrap(context.host))
+        raise KeyError("name")
+    return
+    yield ""
+
+
+@pytest.fixture
+def fleet_of_two(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
+    """This machine, and a host that nothing is asked of."""
+    monkeypatch.setattr(announce, "show_line", lambda *_: None)
+    state = State(Inventory((["@local", "ai2"], {})), Config())
+    state.current_stage = StateStage.Execute
+    for each in state.inventory:
+        state.activate_host(each)
+    state.inventory.get_host("@local").connect(raise_exceptions=True)
+    with ctx_state.use(state):
+        yield state
+    reporting._runs.pop(id(state), None)
+
+
+def test_a_fault_fails_its_host_alone_and_gives_up_what_it_held(fleet_of_two: State) -> None:
+    state = fleet_of_two
+    reporting._run(state)
+    add_op(state, broken)
+    pace.run_ops(state)
+    first, second = (state.inventory.get_host(name) for name in ("@local", "ai2"))
+    assert (first in state.failed_hosts, second in state.failed_hosts) == (True, False)
+    run = fleet._find(state)
+    assert run.get_seat(first).lease is None
+    assert not run.turns._changing
+    with local() as other:
+        assert fleet.hold(other)
+    (collector,) = reporting._run(state).collectors["@local"].values()
+    assert [error.message for error in collector.errors] == ["unexpected KeyError: 'name'"]
+    (data,) = state.ops[first].values()
+    assert data.operation_meta.did_succeed() is False
+
+
+@operation()
+def failing() -> Iterator[StringCommand]:
+    """Fails."""
+    yield StringCommand("false")
+
+
+@operation(_set_in_op=False)
+def holding(nested: bool) -> Iterator[FunctionCommand]:
+    """Takes the lock, has a nested operation fail, and writes down whether it has the lock yet."""
+
+    def hold(state: State, host: Host) -> bool:
+        own = unwrap(host)
+        fleet.hold(own)
+        if nested:
+            with suppress(NestedOperationError):
+                failing()
+        held.append(fleet._find(state).get_seat(own).lease is not None)
+        return True
+
+    yield FunctionCommand(hold, (), {})
+
+
+held: list[bool] = []
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_lock_is_held_until_the_last_operation_has_ended_and_no_longer(
+    host: Host, nested: bool
+) -> None:
+    """Also where pyinfra had run some of them before the library had any part in it."""
+    held.clear()
+    state = host.state
+    state.current_stage = StateStage.Execute
+    state.activate_host(host)
+    add_op(state, calm, name="first")
+    add_op(state, holding, nested)
+    add_op(state, calm, name="last")
+    first, middle, last = state.get_op_order()
+    state.is_executing = True
+    with ctx_host.use(host):
+        run_host_op(state, host, first)
+        run_host_op(state, host, middle)
+        assert held == [True]
+        seat = fleet._find(state).get_seat(host)
+        assert seat.lease is not None
+        run_host_op(state, host, last)
+    assert seat.lease is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "own"),
+    [
+        ({}, True),
+        ({"_parallel": 1}, False),
+        ({"_serial": True}, False),
+        ({"_run_once": True}, False),
+    ],
+)
+def test_hosts_go_at_their_own_pace_unless_an_operation_is_to_run_on_a_few(
+    fleet_of_two: State, arguments: dict[str, Any], own: bool
+) -> None:
+    add_op(fleet_of_two, calm)
+    add_op(fleet_of_two, calm, **arguments)
+    pace.run_ops(fleet_of_two)
+    assert fleet._find(fleet_of_two).at_own_pace is own

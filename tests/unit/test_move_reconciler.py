@@ -61,6 +61,8 @@ class World(MoveReconciler):
         self.dead: set[str] = set()
         self.broken: set[str] = set()
         self.unhealthy: set[str] = set()
+        self.returning = False
+        self.returned: list[str] = []
         self.measured: Any = None
         self.printed = {"missing": "0\n"}
         self.runners = (
@@ -97,8 +99,11 @@ class World(MoveReconciler):
     def step(self, *actions: Any) -> Iterator[None]:
         yield
 
-    def allow_return(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def allow_return(self) -> Iterator[None]:
+        self.returning = True
+        yield
+        self.returning = False
 
     def report_error(self, error: Any) -> None:
         self.errors.append(str(error))
@@ -136,6 +141,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> None:
             stage = "none"
         checks = "".join(f" +{check.name}" for check in spec.checks)
         own.done.append(f"apply {stage}{checks}")
+        if own.returning:
+            own.returned.append(own.done[-1])
         if stage in own.unhealthy:
             return False
         own.layer = content
@@ -176,6 +183,7 @@ def test_clients_go_back_to_one_that_answers() -> None:
         "unvolume ai stackmend-ollama",
         "returned",
     ]
+    assert own.returned == ["apply added", "apply none"]
 
 
 def test_a_dead_one_is_no_reason_to_go_back() -> None:
@@ -424,6 +432,7 @@ def test_one_that_no_longer_answers_with_it_is_put_back() -> None:
     assert own.layer == make_layer(move(), "retired")
     assert "mem_limit" not in own.record.move.added
     assert own.record.stage == "retired"
+    assert own.returned == ["apply retired"], "however long the run is at work by then"
 
 
 def test_the_container_is_removed_once_it_is_no_longer_kept() -> None:

@@ -384,6 +384,51 @@ def test_once_its_time_is_over_a_host_is_changed_no_further(
     assert "begins no further step: reconcile.limit (turn it)" in error
 
 
+def test_a_fault_of_a_room_fails_this_host_and_says_where_it_is(room: Any, host: Host) -> None:
+    one = room(KeyError("name"), KeyError("name"))
+    assert not reconcile.report_observation(one)
+    (error,) = one.report.errors
+    assert error.message == "unexpected KeyError: 'name'"
+    assert any("test_reconcile.py line" in line for line in error.log)
+    host.state.is_executing = True
+    assert not reconcile.report_observation(one), "executing says it"
+    assert len(one.report.errors) == 1
+    with_lock = room(wrong("before", TURN), KeyError("name"))
+    assert not run(with_lock)
+    assert "unexpected KeyError" in list_errors(with_lock)[0]
+
+
+def test_pauses_that_cannot_be_read_end_no_other_host(
+    room: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*_: object) -> Plan[Action]:
+        raise RemoteError("@local", "read its pauses", "no answer")
+
+    monkeypatch.setattr(reconcile, "_hold_back", lose)
+    one = room(wrong("before", TURN))
+    assert not reconcile.report_observation(one)
+    assert "no answer" in list_errors(one)[0]
+
+
+class Suspended(Room):
+    """Is suspended for long after its first step, and asks nothing of the lock itself."""
+
+    def execute(self, plan: Plan[Action], state: str, lease: Lease) -> bool:
+        for action in plan.actions:
+            with self.step(action):
+                self.calls.append(action.verb)
+            lease._alive -= 100
+        return True
+
+
+def test_no_step_begins_once_the_lock_is_lost(room: Any) -> None:
+    one = room(wrong("before", TURN, BEND), wrong("locked", TURN, BEND), kind=Suspended)
+    assert not run(one)
+    assert list_results(one) == [("turn", "done")]
+    (error,) = list_errors(one)
+    assert "the lock was lost" in error
+
+
 def test_once_hosts_got_worse_no_other_is_changed(room: Any) -> None:
     one = room(wrong("before", TURN))
     turns = fleet._find(one.host.state).turns

@@ -268,6 +268,7 @@ STAY = {
     "host_connect_error": "pyinfra's, of a callback",
     "reducer_override": "pickle's",
     "operation_host_error": "pyinfra's, of a callback",
+    "operation_start": "pyinfra's, of a callback",
     "operation_host_start": "pyinfra's, of a callback",
     "operation_host_success": "pyinfra's, of a callback",
     "missing_host_key": "paramiko's, of a policy",

@@ -177,7 +177,8 @@ def _run_at_own_pace(cli: Any) -> None:
 
 def _is_warning(record: logging.LogRecord) -> bool:
     """Whether a line of pyinfra's log is in no record: errors are, and steps are not shown."""
-    return record.levelno == logging.WARNING
+    ignored = record.funcName == "log_error_or_warning"
+    return record.levelno == logging.WARNING and not ignored
 
 
 def _classify_end(

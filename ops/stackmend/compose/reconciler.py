@@ -69,6 +69,7 @@ from stackmend.compose.state import (
 from stackmend.compose.waiter import Waiter
 from stackmend.decision import Refusal
 from stackmend.errors import StepError
+from stackmend.fleet import hosts as fleet
 from stackmend.reconcile import (
     OVERHEAD,
     Observation,
@@ -743,14 +744,19 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         before = self.observer.read_state().layer
         self._write_layer(content)
         self._observed = self._proven = None
+        over: fleet.TimeOver | None = None
         try:
             if reconcile_locked(self, lease):
                 return True
+        except fleet.TimeOver as error:
+            over = error
         except (StepError, connection.CommandTimeout) as error:
             self.report_error(error)
         if before.strip() != content.strip() and not self._is_installed(content):
             lease.check()
             self._write_layer(before)
+        if over is not None:
+            raise over
         return False
 
     def _is_installed(self, content: str) -> bool:

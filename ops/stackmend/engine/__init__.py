@@ -194,11 +194,13 @@ def settings(
 
 
 @operation()
-def restored(copy: str) -> Generator[FunctionCommand, None, None]:
+def restored(copy: str, required: bool = True) -> Generator[FunctionCommand, None, None]:
     """
     Put back the daemon.json that ``engine.settings`` replaced, and have the engine run with it.
 
     + copy: the name of what was there before, as the undo of the change names it
+    + required: whether the host has to have the copy; with ``False`` there is nothing to put back
+      where it has none
 
     The engine restarts; stackmend then starts the containers that ran. Where the engine does not
     come up, it gets the file back that it had. A file that somebody has changed since is refused,
@@ -220,7 +222,7 @@ def restored(copy: str) -> Generator[FunctionCommand, None, None]:
 
         if not isinstance(copy, str) or not COPY.fullmatch(copy):
             raise ValueError(f"copy: must be a name such as 20260101T120000.000000Z; got {copy!r}")
-        return ReturnReconciler(host, copy, report)
+        return ReturnReconciler(host, copy, report, required)
 
     yield from operate(host, "engine.restored", build, converged="daemon.json is as it was before")
 

@@ -26,6 +26,7 @@ class ReturnReconciler(Reconciler[HostEngine, PutConfigBack]):
     """One change of daemon.json on one host, to be taken back.
 
     :param copy: the stamp of the change.
+    :param required: whether the host has to have its copies.
     """
 
     subject = "engine"
@@ -36,6 +37,7 @@ class ReturnReconciler(Reconciler[HostEngine, PutConfigBack]):
     host: Host
     copy: str
     report: Collector
+    required: bool = True
 
     def observe(self, *, fresh: bool = False) -> Observation[HostEngine, PutConfigBack]:
         """Read the host, compare the file with the copies of the change, and plan."""
@@ -47,6 +49,8 @@ class ReturnReconciler(Reconciler[HostEngine, PutConfigBack]):
         kept = _KEPT.get(result.status)
         if kept is None:
             raise StepError(f"{path} cannot be compared with its copy: {result.reason}")
+        if kept == "unknown" and not self.required:
+            kept = "as before"
         return Observation(plan_return(state, path, self.copy, kept), state)
 
     def execute(

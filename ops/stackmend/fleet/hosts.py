@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -39,9 +39,9 @@ class TimeOver(connection.RemoteError):
 
 
 class Stopped(Exception):
-    """The run begins to change no other host, because those before got worse.
+    """The run begins to change no other host, because those before got worse, or it has ended.
 
-    :ivar hosts: their names.
+    :ivar hosts: the names of those that got worse; none where the run has ended.
     """
 
     def __init__(self, hosts: tuple[str, ...]) -> None:
@@ -54,19 +54,19 @@ class _Seat:
     """One host of a run.
 
     :ivar before: by operation: whether the host was well before it was changed.
-    :ivar stepped: the operations that have carried out any step.
-    :ivar changed: those of them that have begun to change the host.
+    :ivar changed: the operations that have begun to change the host.
     :ivar returning: how many blocks are taking back what was done.
+    :ivar waits: how many blocks are waiting for others, and when the first of them began.
     """
 
     clock: Clock = field(default_factory=Clock)
     held: ExitStack = field(default_factory=ExitStack)
     lease: connection.Lease | None = None
     before: dict[str, bool] = field(default_factory=dict)
-    stepped: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
-    ended: set[str] = field(default_factory=set)
     returning: int = 0
+    waits: int = 0
+    waits_since: float = 0.0
 
 
 class _Run:
@@ -88,6 +88,15 @@ class _Run:
     def get_seat(self, host: Host) -> _Seat:
         """What the run has of a host."""
         return self._seats.setdefault(host.name, _Seat())
+
+    def is_free_to_wait(self, host: Host) -> bool:
+        """Whether the run may wait for another one on a host.
+
+        Where all hosts wait for each other after each operation, those that it holds meanwhile
+        would be held for as long, and two runs could wait for each other.
+        """
+        others = (seat.lease for name, seat in self._seats.items() if name != host.name)
+        return self.at_own_pace or not any(others)
 
     def release_all(self) -> None:
         """Give up the locks of all hosts."""
@@ -176,17 +185,52 @@ def check_time(host: Host, doing: str) -> None:
     )
 
 
+def check_lock(host: Host) -> None:
+    """Make sure that what this run holds of a host is still held; where it holds none, it is well.
+
+    :param host: the host.
+    :raises ConnectionLost: it was lost, and another run may be at work there.
+    """
+    lease = _find(host.state).get_seat(host).lease
+    if lease is not None:
+        lease.check()
+
+
 @contextmanager
 def leave_out(host: Host) -> Iterator[None]:
     """Mark a time in which a run waits for others, and which is none of the host's.
 
+    Of times that overlap, each moment counts once.
+
     :param host: the host.
     """
-    began = time.monotonic()
+    seat = _find(host.state).get_seat(host)
+    if not seat.waits:
+        seat.waits_since = time.monotonic()
+    seat.waits += 1
     try:
         yield
     finally:
-        _find(host.state).get_seat(host).clock.drop(time.monotonic() - began)
+        seat.waits -= 1
+        if not seat.waits:
+            seat.clock.drop(time.monotonic() - seat.waits_since)
+
+
+@contextmanager
+def wait_for(host: Host, block: AbstractContextManager[None]) -> Iterator[None]:
+    """Enter a block for which a run waits for others, and which itself is of the host's time.
+
+    :param host: the host.
+    :param block: what is entered.
+
+    Example:
+        >>> with fleet.wait_for(host, turns.take(server)):
+        ...     measure()
+    """
+    with ExitStack() as stack:
+        with leave_out(host):
+            stack.enter_context(block)
+        yield
 
 
 @contextmanager
@@ -230,8 +274,7 @@ def hold(host: Host) -> connection.Lease:
     seat = run.get_seat(host)
     if seat.lease is not None and seat.lease.lost:
         run.release(host)
-    began, waiting = time.monotonic(), False
-    until = began + find_wait(host)
+    until: float | None = None
     with leave_out(host):
         while True:
             _wait_for_turn(host, run)
@@ -242,13 +285,16 @@ def hold(host: Host) -> connection.Lease:
             except connection.LeaseHeld as error:
                 # Whoever has no lock changes nothing, and keeps no other host waiting.
                 run.turns.end(host.name, "other")
-                if time.monotonic() >= until:
+                now, wait = time.monotonic(), find_wait(host)
+                if until is None:
+                    until = now + wait
+                    if wait and run.is_free_to_wait(host):
+                        announce.show_line(
+                            host, f"  waits up to {format_limit(wait)} for {error.holder}"
+                        )
+                if now >= until or not run.is_free_to_wait(host):
                     raise
-                if not waiting:
-                    limit = format_limit(until - began)
-                    announce.show_line(host, f"  waits up to {limit} for {error.holder}")
-                waiting = True
-                time.sleep(max(0.0, min(RETRY, until - time.monotonic())))
+                time.sleep(max(0.0, min(RETRY, until - now)))
             except BaseException:
                 run.turns.end(host.name, "other")
                 raise
@@ -257,13 +303,21 @@ def hold(host: Host) -> connection.Lease:
 def _wait_for_turn(host: Host, run: _Run) -> None:
     waiting = False
     while not run.turns.begin(host.name, time.monotonic()):
-        if hosts := run.turns.stopped:
-            raise Stopped(hosts)
+        if run.turns.is_over:
+            raise Stopped(run.turns.stopped)
         if not waiting:
             announce.show_line(host, "  waits until other hosts are proven well")
         waiting = True
         signals.proceed()
         time.sleep(PAUSE)
+
+
+def stop(state: State) -> None:
+    """Have a run begin to change no further host; what has begun comes to its end.
+
+    :param state: the pyinfra state of the run.
+    """
+    _find(state).turns.stop()
 
 
 def note_before(host: Host, *, well: bool) -> None:
@@ -282,7 +336,6 @@ def note_step(host: Host, *, prepares: bool) -> None:
     :param prepares: whether the host is no other by it.
     """
     seat = _find(host.state).get_seat(host)
-    seat.stepped.add(_get_operation(host))
     if not prepares:
         seat.changed.add(_get_operation(host))
 
@@ -319,6 +372,12 @@ class Watch(BaseStateCallback):
 
     @staticmethod
     @override
+    def operation_start(state: State, op_hash: str) -> None:
+        """Begin an operation on all hosts, which wait for each other: another first one is due."""
+        _find(state).turns.begin_operation()
+
+    @staticmethod
+    @override
     def operation_host_start(state: State, host: Host, op_hash: str) -> None:
         """Start the clock of the host."""
         if op_hash in state.ops[host]:
@@ -342,26 +401,33 @@ class Watch(BaseStateCallback):
 
 
 def _end(state: State, host: Host, op_hash: str, *, failed: bool) -> None:
+    data = state.get_op_data_for_host(host, op_hash)
+    if data.parent_op_hash is not None:
+        # Its operation goes on, whatever became of it.
+        return
     run = _find(state)
     seat = run.get_seat(host)
     seat.clock.stop(time.monotonic())
-    seat.ended.add(op_hash)
-    data = state.get_op_data_for_host(host, op_hash)
+    # pyinfra calls it complete only after this.
+    left = (each for name, each in state.ops[host].items() if name != op_hash)
     is_final = failed and not data.global_arguments["_ignore_errors"]
-    over = is_final or seat.ended >= state.ops[host].keys()
+    over = is_final or all(each.operation_meta.is_complete() for each in left)
     if over or not run.at_own_pace:
-        run.turns.end(host.name, _classify(host, seat, op_hash, failed=failed))
+        # At its own pace a host has its turn over all of its operations.
+        own = {op_hash} if not run.at_own_pace else seat.changed
+        changed = not own.isdisjoint(seat.changed)
+        run.turns.end(host.name, _classify(host, seat, op_hash, changed=changed, failed=failed))
     if over:
         run.release(host)
 
 
-def _classify(host: Host, seat: _Seat, op_hash: str, *, failed: bool) -> Result:
+def _classify(host: Host, seat: _Seat, op_hash: str, *, changed: bool, failed: bool) -> Result:
     if not failed:
-        return "well" if seat.stepped else "other"
+        return "well" if changed else "other"
     if op_hash not in seat.changed:
         return "other"
     # What an earlier run made worse, and nobody has mended since, is no better for being so still.
-    if seat.before.get(op_hash) or reporting.has_got_worse(host):
+    if seat.before.get(op_hash) or reporting.has_got_worse(host, op_hash):
         reporting.mark_worse(host)
         return "worse"
     return "other"

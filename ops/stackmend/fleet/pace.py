@@ -9,10 +9,14 @@ import gevent  # type: ignore[import-untyped]
 from pyinfra.api import operations
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.util import log_operation_start
+from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.progress import progress_spinner
 
+from stackmend import reporting
+from stackmend.errors import describe_fault
 from stackmend.fleet import hosts as fleet
+from stackmend.reporting import announce
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -31,7 +35,7 @@ def run_ops(state: State, serial: bool = False, no_wait: bool = False) -> None:
     :param no_wait: as of pyinfra.
     :raises PyinfraError: no host is left, or too many failed.
     """
-    if serial or no_wait or any(map(_is_bound, state.op_meta.values())):
+    if serial or no_wait or any(_is_bound(state, meta) for meta in state.op_meta.values()):
         operations.run_ops(state, serial, no_wait)
         return
     state.is_executing = True
@@ -50,8 +54,12 @@ def run_ops(state: State, serial: bool = False, no_wait: bool = False) -> None:
         raise run.ended
 
 
-def _is_bound(meta: Any) -> bool:
-    return any(meta.global_arguments.get(name) for name in ("_serial", "_parallel", "_run_once"))
+def _is_bound(state: State, meta: Any) -> bool:
+    arguments = meta.global_arguments
+    # By default it is how many hosts the run has at a time, which its pool keeps to.
+    parallel = arguments.get("_parallel") or state.config.PARALLEL
+    few = parallel < state.config.PARALLEL
+    return bool(few or arguments.get("_serial") or arguments.get("_run_once"))
 
 
 class _Run:
@@ -71,14 +79,34 @@ class _Run:
                 self._started.add(op_hash)
                 log_operation_start(self._state.get_op_meta(op_hash))
             with ctx_host.use(host):
-                succeeded = operations.run_host_op(self._state, host, op_hash)
+                try:
+                    succeeded = operations.run_host_op(self._state, host, op_hash)
+                except Exception as error:  # pyinfra catches none of what an operation prepares
+                    self._end_fault(host, op_hash, error)
+                    succeeded = False
             progress((host, op_hash))
             if not succeeded:
                 self._fail(host)
                 return
+
+    def _end_fault(self, host: Host, op_hash: str, error: Exception) -> None:
+        """End an operation as pyinfra ends one that fails, and report why."""
+        fault = describe_fault(error)
+        host.current_op_hash = op_hash
+        try:
+            report = reporting.record(host)
+        finally:
+            host.current_op_hash = None
+        announce.report_error(host, report, "", str(fault), fault.log)
+        self._state.get_results_for_host(host).error_ops += 1
+        self._state.trigger_callbacks("operation_host_error", host, op_hash, 0, 0)
+        meta = self._state.get_op_data_for_host(host, op_hash).operation_meta
+        meta.set_complete(False, [], CommandOutput([]))
 
     def _fail(self, host: Host) -> None:
         try:
             self._state.fail_hosts({host})  # type: ignore[no-untyped-call]
         except PyinfraError as error:
             self.ended = self.ended or error
+            # Whoever waits for a turn by now begins nothing.
+            fleet.stop(self._state)

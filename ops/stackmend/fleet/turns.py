@@ -39,12 +39,26 @@ class Turns:
         self._changing: dict[str, float] = {}
         self._worse: list[str] = []
         self._proven = False
+        self._ended = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no other host may begin."""
+        return self._ended or bool(self.stopped)
 
     @property
     def stopped(self) -> tuple[str, ...]:
         """The hosts in a row that got worse, where they are so many that no other may begin."""
         is_over = self._stop_after and len(self._worse) >= self._stop_after
         return tuple(self._worse) if is_over else ()
+
+    def begin_operation(self) -> None:
+        """Take what follows for another change: no host is proven well with it yet."""
+        self._proven = False
+
+    def stop(self) -> None:
+        """Let no other host begin."""
+        self._ended = True
 
     def begin(self, host: str, now: float) -> bool:
         """Whether a host may be changed from now on; one that is being changed may go on.
@@ -54,7 +68,7 @@ class Turns:
         """
         if host in self._changing:
             return True
-        if self.stopped:
+        if self.is_over:
             return False
         counted = sum(now - since < LONGEST_TURN for since in self._changing.values())
         if counted >= (max(self._parallel, self._canary) if self._proven else self._canary):

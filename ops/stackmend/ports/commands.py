@@ -77,7 +77,8 @@ def _list_identities(members: Iterable[Member]) -> Iterable[str]:
 def restore(record: str, *, observe: bool, root: str = ROOT) -> StringCommand:
     """Bring back what a record holds; print the record's name.
 
-    :param observe: only say, by the exit status, whether there is something to bring back.
+    :param observe: only say, by the exit status, whether there is something to bring back; where
+        that would be started, its ports are a second line.
     """
     mode = "observe" if observe else "act"
     parts = ("record", "launch.py", "launch")

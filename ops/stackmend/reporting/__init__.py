@@ -147,14 +147,15 @@ def mark_worse(host: Host) -> None:
     _run(host.state).worse.add(host.name)
 
 
-def has_got_worse(host: Host) -> bool:
-    """Whether the last run before this one made a host worse, as its record says.
+def has_got_worse(host: Host, op_hash: str) -> bool:
+    """Whether an operation made a host worse in a run before, and has not succeeded there since.
 
     :param host: the pyinfra host
+    :param op_hash: the operation, by pyinfra's name of it
     """
     from stackmend.reporting import write
 
-    return write.has_got_worse(_run(host.state), host)
+    return write.has_got_worse(_run(host.state), host, op_hash)
 
 
 def mark_paused(host: Host, reason: str) -> None:

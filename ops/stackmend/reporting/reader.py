@@ -27,6 +27,10 @@ KIND_WORDS = 3
 RUN_ID = re.compile(r"[0-9a-f]{6}")
 
 
+#: How many records are looked through for one of a certain kind, the latest first.
+MOST_LOOKED = 500
+
+
 class ReportError(ValueError):
     """A file is no report; the text names the file and the field."""
 
@@ -104,6 +108,59 @@ def _list_hosts(path: Path) -> set[str]:
     with suppress(ValueError):
         return {*_Hosts.model_validate_json(controller_files.read(path, MAXIMUM)).hosts}
     return set()
+
+
+class _Ended(BaseModel):
+    """How an operation ended."""
+
+    name: str = ""
+    succeeded: bool | None = None
+
+
+class _Host(BaseModel):
+    """How a host ended, of which nothing else is kept."""
+
+    worse: bool = False
+    operations: list[_Ended] = []
+
+
+class _Run(BaseModel):
+    """How a run ended, of which nothing else is kept: that takes no time."""
+
+    mode: str = ""
+    hosts: dict[str, _Host] = {}
+
+
+def has_got_worse(directory: Path, host: str, operation: str) -> bool:
+    """Whether an operation made a host worse, and has not succeeded there since.
+
+    Runs that only looked, that left the host out, or in which the operation did not come to change
+    it, such as of another deploy, say nothing of that.
+
+    :param directory: where records lie.
+    :param host: the name of the host.
+    :param operation: the name of the operation in records.
+    """
+    try:
+        names = sorted(
+            each.name for each in directory.iterdir() if RECORD_NAME.fullmatch(each.name)
+        )
+    except OSError:
+        return False
+    for name in reversed(names[-MOST_LOOKED:]):
+        try:
+            run = _Run.model_validate_json(controller_files.read(directory / name, MAXIMUM))
+        except ValueError:
+            continue
+        known = run.hosts.get(host)
+        if run.mode != "apply" or known is None:
+            continue
+        ended = [each.succeeded for each in known.operations if each.name == operation]
+        if True in ended:
+            return False
+        if known.worse and False in ended:
+            return True
+    return False
 
 
 def read(path: Path) -> RunRecord:

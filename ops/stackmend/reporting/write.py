@@ -184,6 +184,8 @@ def classify_ended(run: Run, host: Host, *, failed: bool) -> Outcome:
     :param failed: whether that operation failed.
     """
     operations = _build_operations(run, host)
+    # One may have failed before, and kept no other from being run.
+    failed = failed or any(op.succeeded is False for op in operations)
     trouble = _classify_trouble(operations, failed=failed)
     if trouble and (failed or trouble == "paused"):
         return trouble
@@ -210,19 +212,19 @@ def find_directory(run: Run) -> Path:
     return Path(run.state.cwd or ".") / Path(str(chosen)).expanduser()
 
 
-def has_got_worse(run: Run, host: Host) -> bool:
-    """Whether the last record on disk says that its run made a host worse.
+def has_got_worse(run: Run, host: Host, op_hash: str) -> bool:
+    """Whether an operation made a host worse in a run before, and has not succeeded there since.
 
-    :param run: the run of now, whose record lies beside it.
+    :param run: the run of now, beside whose record the others lie.
     :param host: the host.
+    :param op_hash: the operation, by pyinfra's name of it.
     """
     from stackmend.reporting import reader
 
-    try:
-        last = reader.read(find_directory(run) / "latest.json").hosts.get(host.name)
-    except (reader.ReportError, OSError):
+    collector = run.collectors.get(host.name, {}).get(op_hash)
+    if collector is None:
         return False
-    return last is not None and last.worse
+    return reader.has_got_worse(find_directory(run), host.name, collector.name)
 
 
 def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Path:

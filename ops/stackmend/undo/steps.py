@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from stackmend.frozen import Frozen
+from stackmend.paths import STATE_ROOT
 
 #: Steps that took nothing away and set nothing: there is nothing to bring back.
 _HARMLESS = frozenset(
     {"pull", "build", "start", "start again", "restart", "unpause", "resume", "flush", "record"}
     | {"ask", "measure", "collect", "prove", "describe", "close", "bring back", "take up"}
 )
+
+#: What a person does about a step that no record knows the end of.
+_CUT_SHORT = f"see there what that step has done; {STATE_ROOT} has its copies and the journal"
 
 #: The undo of a step, as the step itself writes it.
 _UNDO = re.compile(
@@ -30,16 +34,18 @@ class Step(Frozen):
     :param room: whose ``restored`` does so.
     :param name: of the record or the copy that it is brought back from, on the host.
     :param what: what the run did, in words.
+    :param done: whether the run came to the end of it: else the host may have no copy.
     """
 
     room: Literal["ports", "engine"]
     name: str
     what: str
+    done: bool = True
 
     @property
-    def arguments(self) -> dict[str, str]:
+    def arguments(self) -> dict[str, Any]:
         """What the operation is called with."""
-        return {"record" if self.room == "ports" else "copy": self.name}
+        return {"record" if self.room == "ports" else "copy": self.name, "required": self.done}
 
 
 class Left(Frozen):
@@ -70,17 +76,20 @@ class Change(Frozen):
     :param verb: what it did.
     :param subject: what it did it to.
     :param undo: how to take it back, as the record has it.
+    :param done: whether it came to its end; one that failed may have taken effect.
     """
 
     verb: str
     subject: str
     undo: str
+    done: bool = True
 
 
-def find_steps(changes: Iterable[Change]) -> Undo:
+def find_steps(changes: Iterable[Change], *, cut_short: str = "") -> Undo:
     """What there is to bring back.
 
     :param changes: what a run carried out on a host, in its order.
+    :param cut_short: where the run was when it ended before its time, as the record has it.
 
     Example:
         >>> change = Change(
@@ -92,6 +101,8 @@ def find_steps(changes: Iterable[Change]) -> Undo:
         '20260101T120000Z-1'
     """
     found = [each for change in changes if (each := _classify(change)) is not None]
+    if cut_short:
+        found.append(Left(what=f"the run was cut short at {cut_short}", how=_CUT_SHORT))
     found.reverse()
     steps = (each for each in found if isinstance(each, Step))
     return Undo(
@@ -102,9 +113,11 @@ def find_steps(changes: Iterable[Change]) -> Undo:
 
 def _classify(change: Change) -> Step | Left | None:
     what = f"{change.verb} {change.subject}"
+    if not change.done:
+        what += ", which failed"
     if match := _UNDO.fullmatch(change.undo):
         room: Literal["ports", "engine"] = "ports" if match["room"] == "ports" else "engine"
-        return Step(room=room, name=match["name"], what=what)
+        return Step(room=room, name=match["name"], what=what, done=change.done)
     if change.verb in _HARMLESS:
         return None
     return Left(what=what, how=change.undo)

@@ -75,7 +75,7 @@ def take_turn(host: Host, endpoint: Endpoint, *, shared: bool) -> Iterator[None]
     """
     here = not shared or is_loopback(endpoint.address)
     server = f"{host.name} {endpoint}" if here else f"{endpoint.address} {endpoint.port}"
-    with _turns.take(server, TURN):
+    with fleet.wait_for(host, _turns.take(server, TURN)):
         yield
 
 

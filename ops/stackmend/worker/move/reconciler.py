@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -206,8 +207,9 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             self._write(record)
         for action in plan.actions:
             lease.check()
+            is_return = isinstance(action, PutBack)
             try:
-                with self.step(action):
+                with self.allow_return() if is_return else nullcontext(), self.step(action):
                     record = self._execute(action, record)
             except Called as error:
                 self.report_error(error)
@@ -280,8 +282,9 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         self._apply(move, "retired", self._add_checks(move))
         try:
             self._verify_models(move)
-        except StepError:
-            self._apply(record.move, "retired")
+        except (StepError, connection.CommandTimeout):
+            with self.allow_return():
+                self._apply(record.move, "retired")
             raise
         return record.model_copy(update={"move": move})
 
