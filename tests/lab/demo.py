@@ -64,6 +64,8 @@ ADDED: dict[str, Any] = {
         "command": ["python3", "-u", "/client.py"],
         "environment": {"OPENAI_BASE_URL": "http://slow:8000/v1", "OPENAI_MODEL": "letters"},
         "restart": "unless-stopped",
+        # What it has under way it ends before it ends itself: a while where the machine is busy.
+        "stop_grace_period": "60s",
         "volumes": ["./client.py:/client.py:ro", "letters:/data"],
         "depends_on": {"slow": {"condition": "service_started"}},
     },
