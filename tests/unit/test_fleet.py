@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pyinfra.api import (
     State,
     StringCommand,
     operation,
+    operations,
 )
 from pyinfra.api.exceptions import NestedOperationError
 from pyinfra.api.host import Host
@@ -401,6 +402,36 @@ def test_a_fault_fails_its_host_alone_and_gives_up_what_it_held(fleet_of_two: St
     assert [error.message for error in collector.errors] == ["unexpected KeyError: 'name'"]
     (data,) = state.ops[first].values()
     assert data.operation_meta.did_succeed() is False
+
+
+@operation()
+def signalled() -> Iterator[FunctionCommand]:
+    """Writes down which operation each host of the run is in."""
+
+    def write(state: State, host: Host) -> bool:
+        run = reporting._run(state)
+        within.update({each.name: run.get_operation(each) for each in state.inventory})
+        return True
+
+    yield FunctionCommand(write, (), {})
+
+
+within: dict[str, str] = {}
+
+
+@pytest.mark.parametrize("run_ops", [pace.run_ops, operations.run_ops])
+def test_a_host_is_in_no_operation_that_is_none_of_its_own(
+    fleet_of_two: State, run_ops: Callable[[State], None]
+) -> None:
+    """A signal would have it recorded as interrupted there, and so would `undo` take it."""
+    first, second = (fleet_of_two.inventory.get_host(name) for name in ("@local", "ai2"))
+    reporting._run(fleet_of_two)
+    add_op(fleet_of_two, calm, host=second)
+    add_op(fleet_of_two, calm, host=first, name="not ai2's")
+    add_op(fleet_of_two, signalled, host=first, name="signalled")
+    run_ops(fleet_of_two)
+    assert within == {"@local": "signalled", "ai2": ""}
+    assert reporting._run(fleet_of_two).get_operation(second) == ""
 
 
 @operation()

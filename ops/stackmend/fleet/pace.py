@@ -75,6 +75,9 @@ class _Run:
         for op_hash in self._order:
             if self.ended is not None:
                 return
+            if op_hash not in self._state.ops[host]:
+                progress((host, op_hash))
+                continue
             if op_hash not in self._started:
                 self._started.add(op_hash)
                 log_operation_start(self._state.get_op_meta(op_hash))

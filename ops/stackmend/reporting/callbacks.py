@@ -31,7 +31,8 @@ class Watch(BaseStateCallback):
     def operation_host_start(state: State, host: Host, op_hash: Any) -> None:
         """Start the clock of the operation, unless the run is being ended."""
         signals.proceed()
-        if run := reporting.find_run(state):
+        # pyinfra begins each operation on each host, and then skips those that the host has not.
+        if (run := reporting.find_run(state)) and op_hash in state.ops[host]:
             run.start_operation(host, op_hash)
 
     @staticmethod
