@@ -23,7 +23,7 @@ from pyinfra.api import (
     operation,
     operations,
 )
-from pyinfra.api.exceptions import NestedOperationError
+from pyinfra.api.exceptions import NestedOperationError, PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_host_op
@@ -402,6 +402,53 @@ def test_a_fault_fails_its_host_alone_and_gives_up_what_it_held(fleet_of_two: St
     assert [error.message for error in collector.errors] == ["unexpected KeyError: 'name'"]
     (data,) = state.ops[first].values()
     assert data.operation_meta.did_succeed() is False
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_host_goes_on_after_a_fault_where_its_operation_ignores_errors(
+    fleet_of_two: State, ignored: bool
+) -> None:
+    state = fleet_of_two
+    first = state.inventory.get_host("@local")
+    add_op(state, broken, host=first, _ignore_errors=ignored)
+    add_op(state, calm, host=first)
+    pace.run_ops(state)
+    failed, last = (data.operation_meta for data in state.ops[first].values())
+    assert failed.did_succeed() is False
+    assert last.is_complete() is ignored
+    assert (first in state.failed_hosts) is not ignored
+    results = state.get_results_for_host(first)
+    counted = (results.ops, results.ignored_error_ops, results.error_ops)
+    assert counted == ((2, 1, 0) if ignored else (0, 0, 1))
+    assert fleet._find(state).get_seat(first).lease is None
+
+
+def test_a_host_that_comes_to_no_further_operation_gives_up_its_lock_and_its_turn(
+    fleet_of_two: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many others have failed while it was in an operation."""
+    state = fleet_of_two
+    first = state.inventory.get_host("@local")
+    add_op(state, holding, False, host=first)
+    add_op(state, calm, host=first)
+    run = pace._Run(state, state.get_op_order())
+    end = fleet._end
+
+    def end_run(*args: Any, **kwargs: Any) -> None:
+        run.ended = PyinfraError("Over 20% of hosts failed (50%)")
+        end(*args, **kwargs)
+
+    monkeypatch.setattr(fleet, "_end", end_run)
+    fleet.set_own_pace(state)
+    state.is_executing = True
+    run.run_host(first, lambda _: None)
+    assert [data.operation_meta.is_complete() for data in state.ops[first].values()] == [
+        True,
+        False,
+    ]
+    seats = fleet._find(state)
+    assert seats.get_seat(first).lease is None
+    assert not seats.turns._changing
 
 
 @operation()

@@ -344,6 +344,16 @@ def _get_operation(host: Host) -> str:
     return host.executing_op_hash or host.current_op_hash or ""
 
 
+def release(host: Host) -> None:
+    """Give up the lock of a host and its turn, where it has them yet: its last operation has ended.
+
+    :param host: the host.
+    """
+    run = _find(host.state)
+    run.turns.end(host.name, "other")
+    run.release(host)
+
+
 def release_all() -> None:
     """Give up every lock that this process holds for a run; the end of the process does so."""
     for run in list(_runs.values()):

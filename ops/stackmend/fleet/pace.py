@@ -71,7 +71,13 @@ class _Run:
         self.ended: PyinfraError | None = None
 
     def run_host(self, host: Host, progress: Callable[[Any], None]) -> None:
-        """Run the operations of a host until one fails."""
+        """Run the operations of a host until one fails, and give up what it was held with."""
+        try:
+            self._run_each(host, progress)
+        finally:
+            fleet.release(host)
+
+    def _run_each(self, host: Host, progress: Callable[[Any], None]) -> None:
         for op_hash in self._order:
             if self.ended is not None:
                 return
@@ -85,15 +91,17 @@ class _Run:
                 try:
                     succeeded = operations.run_host_op(self._state, host, op_hash)
                 except Exception as error:  # pyinfra catches none of what an operation prepares
-                    self._end_fault(host, op_hash, error)
-                    succeeded = False
+                    succeeded = self._end_fault(host, op_hash, error)
             progress((host, op_hash))
             if not succeeded:
                 self._fail(host)
                 return
 
-    def _end_fault(self, host: Host, op_hash: str, error: Exception) -> None:
-        """End an operation as pyinfra ends one that fails, and report why."""
+    def _end_fault(self, host: Host, op_hash: str, error: Exception) -> bool:
+        """End an operation as pyinfra ends one that fails, and report why.
+
+        :returns: whether the host goes on all the same.
+        """
         fault = describe_fault(error)
         host.current_op_hash = op_hash
         try:
@@ -101,10 +109,17 @@ class _Run:
         finally:
             host.current_op_hash = None
         announce.report_error(host, report, "", str(fault), fault.log)
-        self._state.get_results_for_host(host).error_ops += 1
+        data = self._state.get_op_data_for_host(host, op_hash)
+        ignored = bool(data.global_arguments["_ignore_errors"])
+        results = self._state.get_results_for_host(host)
+        if ignored:
+            results.ignored_error_ops += 1
+            results.ops += 1
+        else:
+            results.error_ops += 1
         self._state.trigger_callbacks("operation_host_error", host, op_hash, 0, 0)
-        meta = self._state.get_op_data_for_host(host, op_hash).operation_meta
-        meta.set_complete(False, [], CommandOutput([]))
+        data.operation_meta.set_complete(False, [], CommandOutput([]))
+        return ignored
 
     def _fail(self, host: Host) -> None:
         try:
