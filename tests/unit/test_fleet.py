@@ -37,7 +37,7 @@ from stackmend.fleet import pace
 from stackmend.fleet.clock import Clock
 from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.fleet.turns import LONGEST_TURN, Result, Turns
-from stackmend.reporting import announce, reader
+from stackmend.reporting import announce, callbacks, reader
 from tests.connected import local
 
 HOSTS = [f"ai{number}" for number in range(6)]
@@ -449,6 +449,44 @@ def test_a_host_that_comes_to_no_further_operation_gives_up_its_lock_and_its_tur
     seats = fleet._find(state)
     assert seats.get_seat(first).lease is None
     assert not seats.turns._changing
+
+
+@pytest.mark.parametrize("where", ["report_error", "callback"])
+def test_an_error_while_a_fault_is_reported_ends_its_host_and_leaves_nothing_at_work(
+    fleet_of_two: State, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    state = fleet_of_two
+    first, second = (state.inventory.get_host(name) for name in ("@local", "ai2"))
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    if where == "callback":
+        monkeypatch.setattr(callbacks.Watch, "operation_host_error", fail)
+    else:
+        monkeypatch.setattr(announce, "report_error", fail)
+    spinning: list[bool] = []
+
+    @contextmanager
+    def spin(_: Any) -> Iterator[Callable[[Any], None]]:
+        """As pyinfra's own, which is no more at its end where an error leaves the block."""
+        spinning.append(True)
+        yield lambda _: None
+        spinning.clear()
+
+    monkeypatch.setattr(pace, "progress_spinner", spin)
+    reporting._run(state)
+    add_op(state, broken, host=first)
+    add_op(state, calm, host=second)
+    with pytest.raises(OSError, match="no space left"):
+        pace.run_ops(state)
+    assert not spinning
+    (failed,), (succeeded,) = (state.ops[each].values() for each in (first, second))
+    assert failed.operation_meta.did_succeed() is False
+    assert succeeded.operation_meta.did_succeed() is True
+    assert (first in state.failed_hosts, second in state.failed_hosts) == (True, False)
+    assert fleet._find(state).get_seat(first).lease is None
+    assert not fleet._find(state).turns._changing
 
 
 @operation()

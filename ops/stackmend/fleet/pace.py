@@ -48,8 +48,9 @@ def run_ops(state: State, serial: bool = False, no_wait: bool = False) -> None:
         assert state.pool is not None, "it is made with the inventory"
         running = [state.pool.spawn(run.run_host, host, progress) for host in hosts]
         gevent.joinall(running)
-        for each in running:
-            each.get()
+    # After the block: an error that left it would leave its spinner at work.
+    for each in running:
+        each.get()
     if run.ended is not None:
         raise run.ended
 
@@ -102,13 +103,6 @@ class _Run:
 
         :returns: whether the host goes on all the same.
         """
-        fault = describe_fault(error)
-        host.current_op_hash = op_hash
-        try:
-            report = reporting.record(host)
-        finally:
-            host.current_op_hash = None
-        announce.report_error(host, report, "", str(fault), fault.log)
         data = self._state.get_op_data_for_host(host, op_hash)
         ignored = bool(data.global_arguments["_ignore_errors"])
         results = self._state.get_results_for_host(host)
@@ -117,9 +111,27 @@ class _Run:
             results.ops += 1
         else:
             results.error_ops += 1
-        self._state.trigger_callbacks("operation_host_error", host, op_hash, 0, 0)
-        data.operation_meta.set_complete(False, [], CommandOutput([]))
+        try:
+            self._report(host, op_hash, error)
+            self._state.trigger_callbacks("operation_host_error", host, op_hash, 0, 0)
+        except BaseException:
+            # Whatever reports it has a fault of its own, which ends the run once all hosts are done.
+            self._fail(host)
+            raise
+        finally:
+            if not data.operation_meta.is_complete():
+                data.operation_meta.set_complete(False, [], CommandOutput([]))
         return ignored
+
+    @staticmethod
+    def _report(host: Host, op_hash: str, error: Exception) -> None:
+        fault = describe_fault(error)
+        host.current_op_hash = op_hash
+        try:
+            report = reporting.record(host)
+        finally:
+            host.current_op_hash = None
+        announce.report_error(host, report, "", str(fault), fault.log)
 
     def _fail(self, host: Host) -> None:
         try:
