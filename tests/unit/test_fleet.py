@@ -490,6 +490,96 @@ def test_an_error_while_a_fault_is_reported_ends_its_host_and_leaves_nothing_at_
 
 
 @operation()
+def failing() -> Iterator[StringCommand]:
+    """Fails."""
+    yield StringCommand("false")
+
+
+@operation(_set_in_op=False)
+def holding(nested: bool) -> Iterator[FunctionCommand]:
+    """Takes the lock, has a nested operation fail, and writes down whether it has the lock yet."""
+
+    def hold(state: State, host: Host) -> bool:
+        own = unwrap(host)
+        fleet.hold(own)
+        if nested:
+            with suppress(NestedOperationError):
+                failing()
+        held.append(fleet._find(state).get_seat(own).lease is not None)
+        return True
+
+    yield FunctionCommand(hold, (), {})
+
+
+held: list[bool] = []
+
+
+@operation(_set_in_op=False)
+def changing(succeeds: bool) -> Iterator[FunctionCommand]:
+    """Changes a host that was well, and may fail."""
+
+    def change(state: State, host: Host) -> bool:
+        own = unwrap(host)
+        fleet.hold(own)
+        fleet.note_before(own, well=True)
+        fleet.note_step(own, prepares=False)
+        return succeeds
+
+    yield FunctionCommand(change, (), {})
+
+
+WORSE, WELL, REFUSED = (changing, False), (changing, True), (failing,)
+
+
+@pytest.mark.parametrize(
+    ("calls", "ended"),
+    [
+        ([WORSE, WELL, (calm,)], "worse"),
+        ([WELL, WORSE], "worse"),
+        ([WELL, (calm,)], "well"),
+        # What undo lists as left to be done by hand fails, and changes nothing.
+        ([REFUSED, WELL, REFUSED], "well"),
+        ([(holding, False), REFUSED], "other"),
+    ],
+)
+def test_a_host_is_as_the_worst_of_its_operations_left_it_although_errors_are_ignored(
+    fleet_of_two: State, monkeypatch: pytest.MonkeyPatch, calls: list[Any], ended: Result
+) -> None:
+    """As all of undo's are."""
+    state = fleet_of_two
+    first = state.inventory.get_host("@local")
+    monkeypatch.setattr(reporting, "has_got_worse", lambda *_: False)
+    results: list[Result] = []
+    turns = fleet._find(state).turns
+    end = turns.end
+
+    def note(host: str, result: Result) -> None:
+        if host in turns._changing:
+            results.append(result)
+        end(host, result)
+
+    monkeypatch.setattr(turns, "end", note)
+    for number, call in enumerate(calls):
+        add_op(state, *call, host=first, name=f"{number}", _ignore_errors=True)
+    pace.run_ops(state)
+    assert results == [ended]
+    assert (first.name in reporting._run(state).worse) is (ended == "worse")
+
+
+@pytest.mark.parametrize(("last", "ended"), [(REFUSED, "other"), (WORSE, "worse")])
+def test_a_host_that_an_operation_ends_is_not_proven_well_by_those_before(
+    fleet_of_two: State, monkeypatch: pytest.MonkeyPatch, last: Any, ended: Result
+) -> None:
+    state = fleet_of_two
+    first = state.inventory.get_host("@local")
+    monkeypatch.setattr(reporting, "has_got_worse", lambda *_: False)
+    add_op(state, changing, True, host=first)
+    add_op(state, *last, host=first)
+    pace.run_ops(state)
+    assert fleet._find(state).get_seat(first).result == ended
+
+
+@operation()
 def signalled() -> Iterator[FunctionCommand]:
     """Writes down which operation each host of the run is in."""
 
@@ -517,31 +607,6 @@ def test_a_host_is_in_no_operation_that_is_none_of_its_own(
     run_ops(fleet_of_two)
     assert within == {"@local": "signalled", "ai2": ""}
     assert reporting._run(fleet_of_two).get_operation(second) == ""
-
-
-@operation()
-def failing() -> Iterator[StringCommand]:
-    """Fails."""
-    yield StringCommand("false")
-
-
-@operation(_set_in_op=False)
-def holding(nested: bool) -> Iterator[FunctionCommand]:
-    """Takes the lock, has a nested operation fail, and writes down whether it has the lock yet."""
-
-    def hold(state: State, host: Host) -> bool:
-        own = unwrap(host)
-        fleet.hold(own)
-        if nested:
-            with suppress(NestedOperationError):
-                failing()
-        held.append(fleet._find(state).get_seat(own).lease is not None)
-        return True
-
-    yield FunctionCommand(hold, (), {})
-
-
-held: list[bool] = []
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -17,7 +17,7 @@ from stackmend import connection, reporting
 from stackmend.connection import signals
 from stackmend.fleet.clock import Clock
 from stackmend.fleet.spec import ReconcilePolicy
-from stackmend.fleet.turns import Result, Turns
+from stackmend.fleet.turns import Result, Turns, find_worst
 from stackmend.paths import STATE_ROOT
 from stackmend.reporting import announce
 from stackmend.text import format_limit
@@ -55,6 +55,8 @@ class _Seat:
 
     :ivar before: by operation: whether the host was well before it was changed.
     :ivar changed: the operations that have begun to change the host.
+    :ivar result: how the host is by those of them that have ended; at its own pace it has its turn
+        over all of them.
     :ivar returning: how many blocks are taking back what was done.
     :ivar waits: how many blocks are waiting for others, and when the first of them began.
     """
@@ -64,6 +66,7 @@ class _Seat:
     lease: connection.Lease | None = None
     before: dict[str, bool] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
+    result: Result | None = None
     returning: int = 0
     waits: int = 0
     waits_since: float = 0.0
@@ -350,7 +353,7 @@ def release(host: Host) -> None:
     :param host: the host.
     """
     run = _find(host.state)
-    run.turns.end(host.name, "other")
+    run.turns.end(host.name, run.get_seat(host).result or "other")
     run.release(host)
 
 
@@ -422,13 +425,15 @@ def _end(state: State, host: Host, op_hash: str, *, failed: bool) -> None:
     left = (each for name, each in state.ops[host].items() if name != op_hash)
     is_final = failed and not data.global_arguments["_ignore_errors"]
     over = is_final or all(each.operation_meta.is_complete() for each in left)
-    if over or not run.at_own_pace:
-        # At its own pace a host has its turn over all of its operations.
-        own = {op_hash} if not run.at_own_pace else seat.changed
-        changed = not own.isdisjoint(seat.changed)
-        run.turns.end(host.name, _classify(host, seat, op_hash, changed=changed, failed=failed))
+    changed = op_hash in seat.changed
+    result = _classify(host, seat, op_hash, changed=changed, failed=failed)
+    if not run.at_own_pace:
+        run.turns.end(host.name, result)
+    elif changed or is_final:
+        # One that changed nothing says nothing of the host, unless it ends there.
+        seat.result = find_worst(seat.result, result)
     if over:
-        run.release(host)
+        release(host)
 
 
 def _classify(host: Host, seat: _Seat, op_hash: str, *, changed: bool, failed: bool) -> Result:

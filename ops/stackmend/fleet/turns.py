@@ -16,6 +16,20 @@ Result = Literal["well", "worse", "other"]
 LONGEST_TURN = 600.0
 
 
+def find_worst(before: Result | None, now: Result) -> Result:
+    """How a host is by all the operations that changed it: what one made worse, none makes well.
+
+    :param before: how it is by the earlier ones; none where there was none.
+    :param now: how it is by the last one.
+
+    Example:
+        >>> find_worst("worse", "well")
+        'worse'
+    """
+    order: tuple[Result, ...] = ("worse", "other", "well")
+    return min(before or "well", now, key=order.index)
+
+
 class Turns:
     """Which hosts of a run may be changed now.
 
