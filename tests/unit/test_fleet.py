@@ -95,6 +95,15 @@ def test_a_host_that_hangs_keeps_no_other_waiting_for_ever() -> None:
     assert turns.begin("ai1", LONGEST_TURN)
 
 
+def test_a_host_that_comes_to_another_operation_does_not_hang() -> None:
+    turns = make()
+    assert turns.begin("ai0", 0.0)
+    turns.renew("ai0", LONGEST_TURN - 1)
+    turns.renew("ai1", LONGEST_TURN - 1)
+    assert not turns.begin("ai1", LONGEST_TURN + 1), "its turn began anew, and the other has none"
+    assert turns.begin("ai1", 2 * LONGEST_TURN)
+
+
 def test_a_host_that_was_not_changed_counts_for_nothing() -> None:
     turns = make(stop_after=1)
     turns.end("ai0", "worse")
@@ -577,6 +586,23 @@ def test_a_host_that_an_operation_ends_is_not_proven_well_by_those_before(
     add_op(state, *last, host=first)
     pace.run_ops(state)
     assert fleet._find(state).get_seat(first).result == ended
+
+
+def test_the_turn_of_a_host_begins_anew_with_each_of_its_operations(
+    fleet_of_two: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with those that are nested in one."""
+    state = fleet_of_two
+    first, second = (state.inventory.get_host(name) for name in ("@local", "ai2"))
+    clock = Ticking()
+    monkeypatch.setattr(fleet, "time", clock)
+    renewed: list[tuple[str, float]] = []
+    turns = fleet._find(state).turns
+    monkeypatch.setattr(turns, "renew", lambda *of: renewed.append(of))
+    add_op(state, calm, host=second)
+    add_op(state, holding, True, host=first)
+    pace.run_ops(state)
+    assert sorted(name for name, _ in renewed) == ["@local", "ai2"]
 
 
 @operation()

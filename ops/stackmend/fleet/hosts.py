@@ -392,9 +392,12 @@ class Watch(BaseStateCallback):
     @staticmethod
     @override
     def operation_host_start(state: State, host: Host, op_hash: str) -> None:
-        """Start the clock of the host."""
+        """Start the clock of the host, and its turn anew where it has it."""
         if op_hash in state.ops[host]:
-            _find(state).get_seat(host).clock.start(time.monotonic())
+            run, now = _find(state), time.monotonic()
+            run.get_seat(host).clock.start(now)
+            if state.ops[host][op_hash].parent_op_hash is None:
+                run.turns.renew(host.name, now)
 
     @staticmethod
     @override

@@ -11,8 +11,8 @@ from typing import Literal
 #: ``other``: it has failed as before, or was not changed after all.
 Result = Literal["well", "worse", "other"]
 
-#: Seconds after which a host that is still being changed keeps no other waiting: a pull of many
-#: gigabytes, or something that hangs.
+#: Seconds after which a host that is still in the same operation keeps no other waiting: a pull of
+#: many gigabytes, or something that hangs.
 LONGEST_TURN = 600.0
 
 
@@ -89,6 +89,15 @@ class Turns:
             return False
         self._changing[host] = now
         return True
+
+    def renew(self, host: str, now: float) -> None:
+        """Note that a host begins another operation; one that is being changed does not hang.
+
+        :param host: its name.
+        :param now: seconds on the same clock.
+        """
+        if host in self._changing:
+            self._changing[host] = now
 
     def end(self, host: str, result: Result) -> None:
         """Note how a host is that was changed, if it was; the next one may begin.
