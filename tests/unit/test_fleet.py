@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -38,6 +39,7 @@ from stackmend.fleet.clock import Clock
 from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.fleet.turns import LONGEST_TURN, Result, Turns
 from stackmend.reporting import announce, callbacks, reader
+from stackmend.reporting.listener import Listener
 from tests.connected import local
 
 HOSTS = [f"ai{number}" for number in range(6)]
@@ -603,6 +605,56 @@ def test_the_turn_of_a_host_begins_anew_with_each_of_its_operations(
     add_op(state, holding, True, host=first)
     pace.run_ops(state)
     assert sorted(name for name, _ in renewed) == ["@local", "ai2"]
+
+
+@operation(_set_in_op=False)
+def nesting() -> Iterator[FunctionCommand]:
+    """Has one nested operation fail and another have a fault, and goes on."""
+
+    def nest(state: State, host: Host) -> bool:
+        with suppress(NestedOperationError):
+            failing()
+        with suppress(KeyError):
+            faulty()
+        return True
+
+    yield FunctionCommand(nest, (), {})
+
+
+@operation()
+def faulty() -> Iterator[str]:
+    """Has a fault."""
+    raise KeyError("name")
+    yield ""
+
+
+@pytest.mark.parametrize(
+    ("calls", "lines"),
+    [
+        ([(calm, False), (failing, True), (calm, False)], ["failed"]),
+        ([(failing, True), (failing, True)], ["failed"]),
+        ([(failing, True), (failing, False), (calm, False)], ["failed"]),
+        ([(broken, True), (calm, False)], ["failed"]),
+        ([(nesting, False), (calm, False)], ["failed"]),
+    ],
+)
+def test_a_host_is_announced_once_and_when_it_has_ended(
+    fleet_of_two: State,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: list[tuple[Any, bool]],
+    lines: list[str],
+) -> None:
+    state = fleet_of_two
+    first = state.inventory.get_host("@local")
+    listener = Mock(spec=Listener)
+    monkeypatch.setattr(reporting, "get_listener", lambda: listener)
+    reporting._run(state)
+    for number, (call, ignored) in enumerate(calls):
+        add_op(state, call, host=first, name=f"{number}", _ignore_errors=ignored)
+    pace.run_ops(state)
+    announced = [call.args[:2] for call in listener.on_host.call_args_list]
+    assert announced == [("@local", each) for each in lines]
+    assert not reporting._run(state).get_operation(first)
 
 
 @operation()
