@@ -657,6 +657,35 @@ def test_a_host_is_announced_once_and_when_it_has_ended(
     assert not reporting._run(state).get_operation(first)
 
 
+def test_each_host_says_which_operation_it_begins_and_the_spinner_names_hosts(
+    fleet_of_two: State, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = fleet_of_two
+    hosts = [state.inventory.get_host(name) for name in ("@local", "ai2")]
+    spinning: list[Host] = []
+
+    @contextmanager
+    def spin(items: list[Host]) -> Iterator[Callable[[Host], None]]:
+        assert all(isinstance(each, Host) for each in items)
+        spinning.extend(items)
+        yield spinning.remove
+
+    monkeypatch.setattr(pace, "progress_spinner", spin)
+    add_op(state, calm, name="of both")
+    add_op(state, calm, host=hosts[0], name="of one")
+    add_op(state, failing, host=hosts[0], name="that fails")
+    caplog.set_level("INFO", logger="pyinfra")
+    pace.run_ops(state)
+    begun = sorted(line for line in caplog.messages if "Starting" in line)
+    assert [" ".join(line.split()) for line in begun] == [
+        "[@local] Starting operation: of both",
+        "[@local] Starting operation: of one",
+        "[@local] Starting operation: that fails",
+        "[ai2] Starting operation: of both",
+    ]
+    assert not spinning
+
+
 @operation()
 def signalled() -> Iterator[FunctionCommand]:
     """Writes down which operation each host of the run is in."""

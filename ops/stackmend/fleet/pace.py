@@ -43,8 +43,7 @@ def run_ops(state: State, serial: bool = False, no_wait: bool = False) -> None:
     hosts = list(state.inventory.get_active_hosts())
     order = state.get_op_order()  # type: ignore[no-untyped-call]
     run = _Run(state, order)
-    steps = [(host, op_hash) for host in hosts for op_hash in order]
-    with ctx_state.use(state), progress_spinner(steps) as progress:
+    with ctx_state.use(state), progress_spinner(hosts) as progress:
         assert state.pool is not None, "it is made with the inventory"
         running = [state.pool.spawn(run.run_host, host, progress) for host in hosts]
         gevent.joinall(running)
@@ -67,33 +66,30 @@ class _Run:
     def __init__(self, state: State, order: Iterable[str]) -> None:
         self._state = state
         self._order = tuple(order)
-        self._started: set[str] = set()
         #: What ends the run: no host is left, or too many failed.
         self.ended: PyinfraError | None = None
 
     def run_host(self, host: Host, progress: Callable[[Any], None]) -> None:
         """Run the operations of a host until one fails, and give up what it was held with."""
         try:
-            self._run_each(host, progress)
+            self._run_each(host)
         finally:
             fleet.release(host)
+            progress(host)
 
-    def _run_each(self, host: Host, progress: Callable[[Any], None]) -> None:
+    def _run_each(self, host: Host) -> None:
         for op_hash in self._order:
             if self.ended is not None:
                 return
             if op_hash not in self._state.ops[host]:
-                progress((host, op_hash))
                 continue
-            if op_hash not in self._started:
-                self._started.add(op_hash)
-                log_operation_start(self._state.get_op_meta(op_hash))
+            # Others are in other operations meanwhile.
+            log_operation_start(self._state.get_op_meta(op_hash), prefix=host.print_prefix)
             with ctx_host.use(host):
                 try:
                     succeeded = operations.run_host_op(self._state, host, op_hash)
                 except Exception as error:  # pyinfra catches none of what an operation prepares
                     succeeded = self._end_fault(host, op_hash, error)
-            progress((host, op_hash))
             if not succeeded:
                 self._fail(host)
                 return
