@@ -111,7 +111,7 @@ class _Run:
             self._report(host, op_hash, error)
             self._state.trigger_callbacks("operation_host_error", host, op_hash, 0, 0)
         except BaseException:
-            # Whatever reports it has a fault of its own, which ends the run once all hosts are done.
+            # Its report has a fault of its own, which ends the run once all hosts are done.
             self._fail(host)
             raise
         finally:
