@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -21,8 +22,9 @@ from pyinfra.api import (
     State,
     StringCommand,
     operation,
+    operations,
 )
-from pyinfra.api.exceptions import NestedOperationError
+from pyinfra.api.exceptions import NestedOperationError, PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_host_op
@@ -36,7 +38,8 @@ from stackmend.fleet import pace
 from stackmend.fleet.clock import Clock
 from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.fleet.turns import LONGEST_TURN, Result, Turns
-from stackmend.reporting import announce, reader
+from stackmend.reporting import announce, callbacks, reader
+from stackmend.reporting.listener import Listener
 from tests.connected import local
 
 HOSTS = [f"ai{number}" for number in range(6)]
@@ -92,6 +95,15 @@ def test_a_host_that_hangs_keeps_no_other_waiting_for_ever() -> None:
     assert turns.begin("ai0", 0.0)
     assert not turns.begin("ai1", LONGEST_TURN - 1)
     assert turns.begin("ai1", LONGEST_TURN)
+
+
+def test_a_host_that_comes_to_another_operation_does_not_hang() -> None:
+    turns = make()
+    assert turns.begin("ai0", 0.0)
+    turns.renew("ai0", LONGEST_TURN - 1)
+    turns.renew("ai1", LONGEST_TURN - 1)
+    assert not turns.begin("ai1", LONGEST_TURN + 1), "its turn began anew, and the other has none"
+    assert turns.begin("ai1", 2 * LONGEST_TURN)
 
 
 def test_a_host_that_was_not_changed_counts_for_nothing() -> None:
@@ -403,6 +415,91 @@ def test_a_fault_fails_its_host_alone_and_gives_up_what_it_held(fleet_of_two: St
     assert data.operation_meta.did_succeed() is False
 
 
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_host_goes_on_after_a_fault_where_its_operation_ignores_errors(
+    fleet_of_two: State, ignored: bool
+) -> None:
+    state = fleet_of_two
+    first = state.inventory.get_host("@local")
+    add_op(state, broken, host=first, _ignore_errors=ignored)
+    add_op(state, calm, host=first)
+    pace.run_ops(state)
+    failed, last = (data.operation_meta for data in state.ops[first].values())
+    assert failed.did_succeed() is False
+    assert last.is_complete() is ignored
+    assert (first in state.failed_hosts) is not ignored
+    results = state.get_results_for_host(first)
+    counted = (results.ops, results.ignored_error_ops, results.error_ops)
+    assert counted == ((2, 1, 0) if ignored else (0, 0, 1))
+    assert fleet._find(state).get_seat(first).lease is None
+
+
+def test_a_host_that_comes_to_no_further_operation_gives_up_its_lock_and_its_turn(
+    fleet_of_two: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many others have failed while it was in an operation."""
+    state = fleet_of_two
+    first = state.inventory.get_host("@local")
+    add_op(state, holding, False, host=first)
+    add_op(state, calm, host=first)
+    run = pace._Run(state, state.get_op_order())
+    end = fleet._end
+
+    def end_run(*args: Any, **kwargs: Any) -> None:
+        run.ended = PyinfraError("Over 20% of hosts failed (50%)")
+        end(*args, **kwargs)
+
+    monkeypatch.setattr(fleet, "_end", end_run)
+    fleet.set_own_pace(state)
+    state.is_executing = True
+    run.run_host(first, lambda _: None)
+    assert [data.operation_meta.is_complete() for data in state.ops[first].values()] == [
+        True,
+        False,
+    ]
+    seats = fleet._find(state)
+    assert seats.get_seat(first).lease is None
+    assert not seats.turns._changing
+
+
+@pytest.mark.parametrize("where", ["report_error", "callback"])
+def test_an_error_while_a_fault_is_reported_ends_its_host_and_leaves_nothing_at_work(
+    fleet_of_two: State, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    state = fleet_of_two
+    first, second = (state.inventory.get_host(name) for name in ("@local", "ai2"))
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    if where == "callback":
+        monkeypatch.setattr(callbacks.Watch, "operation_host_error", fail)
+    else:
+        monkeypatch.setattr(announce, "report_error", fail)
+    spinning: list[bool] = []
+
+    @contextmanager
+    def spin(_: Any) -> Iterator[Callable[[Any], None]]:
+        """As pyinfra's own, which is no more at its end where an error leaves the block."""
+        spinning.append(True)
+        yield lambda _: None
+        spinning.clear()
+
+    monkeypatch.setattr(pace, "progress_spinner", spin)
+    reporting._run(state)
+    add_op(state, broken, host=first)
+    add_op(state, calm, host=second)
+    with pytest.raises(OSError, match="no space left"):
+        pace.run_ops(state)
+    assert not spinning
+    (failed,), (succeeded,) = (state.ops[each].values() for each in (first, second))
+    assert failed.operation_meta.did_succeed() is False
+    assert succeeded.operation_meta.did_succeed() is True
+    assert (first in state.failed_hosts, second in state.failed_hosts) == (True, False)
+    assert fleet._find(state).get_seat(first).lease is None
+    assert not fleet._find(state).turns._changing
+
+
 @operation()
 def failing() -> Iterator[StringCommand]:
     """Fails."""
@@ -426,6 +523,197 @@ def holding(nested: bool) -> Iterator[FunctionCommand]:
 
 
 held: list[bool] = []
+
+
+@operation(_set_in_op=False)
+def changing(succeeds: bool) -> Iterator[FunctionCommand]:
+    """Changes a host that was well, and may fail."""
+
+    def change(state: State, host: Host) -> bool:
+        own = unwrap(host)
+        fleet.hold(own)
+        fleet.note_before(own, well=True)
+        fleet.note_step(own, prepares=False)
+        return succeeds
+
+    yield FunctionCommand(change, (), {})
+
+
+WORSE, WELL, REFUSED = (changing, False), (changing, True), (failing,)
+
+
+@pytest.mark.parametrize(
+    ("calls", "ended"),
+    [
+        ([WORSE, WELL, (calm,)], "worse"),
+        ([WELL, WORSE], "worse"),
+        ([WELL, (calm,)], "well"),
+        # What undo lists as left to be done by hand fails, and changes nothing.
+        ([REFUSED, WELL, REFUSED], "well"),
+        ([(holding, False), REFUSED], "other"),
+    ],
+)
+def test_a_host_is_as_the_worst_of_its_operations_left_it_although_errors_are_ignored(
+    fleet_of_two: State, monkeypatch: pytest.MonkeyPatch, calls: list[Any], ended: Result
+) -> None:
+    """As all of undo's are."""
+    state = fleet_of_two
+    first = state.inventory.get_host("@local")
+    monkeypatch.setattr(reporting, "has_got_worse", lambda *_: False)
+    results: list[Result] = []
+    turns = fleet._find(state).turns
+    end = turns.end
+
+    def note(host: str, result: Result) -> None:
+        if host in turns._changing:
+            results.append(result)
+        end(host, result)
+
+    monkeypatch.setattr(turns, "end", note)
+    for number, call in enumerate(calls):
+        add_op(state, *call, host=first, name=f"{number}", _ignore_errors=True)
+    pace.run_ops(state)
+    assert results == [ended]
+    assert (first.name in reporting._run(state).worse) is (ended == "worse")
+
+
+@pytest.mark.parametrize(("last", "ended"), [(REFUSED, "other"), (WORSE, "worse")])
+def test_a_host_that_an_operation_ends_is_not_proven_well_by_those_before(
+    fleet_of_two: State, monkeypatch: pytest.MonkeyPatch, last: Any, ended: Result
+) -> None:
+    state = fleet_of_two
+    first = state.inventory.get_host("@local")
+    monkeypatch.setattr(reporting, "has_got_worse", lambda *_: False)
+    add_op(state, changing, True, host=first)
+    add_op(state, *last, host=first)
+    pace.run_ops(state)
+    assert fleet._find(state).get_seat(first).result == ended
+
+
+def test_the_turn_of_a_host_begins_anew_with_each_of_its_operations(
+    fleet_of_two: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with those that are nested in one."""
+    state = fleet_of_two
+    first, second = (state.inventory.get_host(name) for name in ("@local", "ai2"))
+    clock = Ticking()
+    monkeypatch.setattr(fleet, "time", clock)
+    renewed: list[tuple[str, float]] = []
+    turns = fleet._find(state).turns
+    monkeypatch.setattr(turns, "renew", lambda *of: renewed.append(of))
+    add_op(state, calm, host=second)
+    add_op(state, holding, True, host=first)
+    pace.run_ops(state)
+    assert sorted(name for name, _ in renewed) == ["@local", "ai2"]
+
+
+@operation(_set_in_op=False)
+def nesting() -> Iterator[FunctionCommand]:
+    """Has one nested operation fail and another have a fault, and goes on."""
+
+    def nest(state: State, host: Host) -> bool:
+        with suppress(NestedOperationError):
+            failing()
+        with suppress(KeyError):
+            faulty()
+        return True
+
+    yield FunctionCommand(nest, (), {})
+
+
+@operation()
+def faulty() -> Iterator[str]:
+    """Has a fault."""
+    raise KeyError("name")
+    yield ""
+
+
+@pytest.mark.parametrize(
+    ("calls", "lines"),
+    [
+        ([(calm, False), (failing, True), (calm, False)], ["failed"]),
+        ([(failing, True), (failing, True)], ["failed"]),
+        ([(failing, True), (failing, False), (calm, False)], ["failed"]),
+        ([(broken, True), (calm, False)], ["failed"]),
+        ([(nesting, False), (calm, False)], ["failed"]),
+    ],
+)
+def test_a_host_is_announced_once_and_when_it_has_ended(
+    fleet_of_two: State,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: list[tuple[Any, bool]],
+    lines: list[str],
+) -> None:
+    state = fleet_of_two
+    first = state.inventory.get_host("@local")
+    listener = Mock(spec=Listener)
+    monkeypatch.setattr(reporting, "get_listener", lambda: listener)
+    reporting._run(state)
+    for number, (call, ignored) in enumerate(calls):
+        add_op(state, call, host=first, name=f"{number}", _ignore_errors=ignored)
+    pace.run_ops(state)
+    announced = [call.args[:2] for call in listener.on_host.call_args_list]
+    assert announced == [("@local", each) for each in lines]
+    assert not reporting._run(state).get_operation(first)
+
+
+def test_each_host_says_which_operation_it_begins_and_the_spinner_names_hosts(
+    fleet_of_two: State, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = fleet_of_two
+    hosts = [state.inventory.get_host(name) for name in ("@local", "ai2")]
+    spinning: list[Host] = []
+
+    @contextmanager
+    def spin(items: list[Host]) -> Iterator[Callable[[Host], None]]:
+        assert all(isinstance(each, Host) for each in items)
+        spinning.extend(items)
+        yield spinning.remove
+
+    monkeypatch.setattr(pace, "progress_spinner", spin)
+    add_op(state, calm, name="of both")
+    add_op(state, calm, host=hosts[0], name="of one")
+    add_op(state, failing, host=hosts[0], name="that fails")
+    caplog.set_level("INFO", logger="pyinfra")
+    pace.run_ops(state)
+    begun = sorted(line for line in caplog.messages if "Starting" in line)
+    assert [" ".join(line.split()) for line in begun] == [
+        "[@local] Starting operation: of both",
+        "[@local] Starting operation: of one",
+        "[@local] Starting operation: that fails",
+        "[ai2] Starting operation: of both",
+    ]
+    assert not spinning
+
+
+@operation()
+def signalled() -> Iterator[FunctionCommand]:
+    """Writes down which operation each host of the run is in."""
+
+    def write(state: State, host: Host) -> bool:
+        run = reporting._run(state)
+        within.update({each.name: run.get_operation(each) for each in state.inventory})
+        return True
+
+    yield FunctionCommand(write, (), {})
+
+
+within: dict[str, str] = {}
+
+
+@pytest.mark.parametrize("run_ops", [pace.run_ops, operations.run_ops])
+def test_a_host_is_in_no_operation_that_is_none_of_its_own(
+    fleet_of_two: State, run_ops: Callable[[State], None]
+) -> None:
+    """A signal would have it recorded as interrupted there, and so would `undo` take it."""
+    first, second = (fleet_of_two.inventory.get_host(name) for name in ("@local", "ai2"))
+    reporting._run(fleet_of_two)
+    add_op(fleet_of_two, calm, host=second)
+    add_op(fleet_of_two, calm, host=first, name="not ai2's")
+    add_op(fleet_of_two, signalled, host=first, name="signalled")
+    run_ops(fleet_of_two)
+    assert within == {"@local": "signalled", "ai2": ""}
+    assert reporting._run(fleet_of_two).get_operation(second) == ""
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -17,7 +17,7 @@ from stackmend import connection, reporting
 from stackmend.connection import signals
 from stackmend.fleet.clock import Clock
 from stackmend.fleet.spec import ReconcilePolicy
-from stackmend.fleet.turns import Result, Turns
+from stackmend.fleet.turns import Result, Turns, find_worst
 from stackmend.paths import STATE_ROOT
 from stackmend.reporting import announce
 from stackmend.text import format_limit
@@ -55,6 +55,8 @@ class _Seat:
 
     :ivar before: by operation: whether the host was well before it was changed.
     :ivar changed: the operations that have begun to change the host.
+    :ivar result: how the host is by those of them that have ended; at its own pace it has its turn
+        over all of them.
     :ivar returning: how many blocks are taking back what was done.
     :ivar waits: how many blocks are waiting for others, and when the first of them began.
     """
@@ -64,6 +66,7 @@ class _Seat:
     lease: connection.Lease | None = None
     before: dict[str, bool] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
+    result: Result | None = None
     returning: int = 0
     waits: int = 0
     waits_since: float = 0.0
@@ -344,6 +347,16 @@ def _get_operation(host: Host) -> str:
     return host.executing_op_hash or host.current_op_hash or ""
 
 
+def release(host: Host) -> None:
+    """Give up the lock of a host and its turn, where it has them yet: its last operation has ended.
+
+    :param host: the host.
+    """
+    run = _find(host.state)
+    run.turns.end(host.name, run.get_seat(host).result or "other")
+    run.release(host)
+
+
 def release_all() -> None:
     """Give up every lock that this process holds for a run; the end of the process does so."""
     for run in list(_runs.values()):
@@ -379,9 +392,12 @@ class Watch(BaseStateCallback):
     @staticmethod
     @override
     def operation_host_start(state: State, host: Host, op_hash: str) -> None:
-        """Start the clock of the host."""
+        """Start the clock of the host, and its turn anew where it has it."""
         if op_hash in state.ops[host]:
-            _find(state).get_seat(host).clock.start(time.monotonic())
+            run, now = _find(state), time.monotonic()
+            run.get_seat(host).clock.start(now)
+            if state.ops[host][op_hash].parent_op_hash is None:
+                run.turns.renew(host.name, now)
 
     @staticmethod
     @override
@@ -412,13 +428,15 @@ def _end(state: State, host: Host, op_hash: str, *, failed: bool) -> None:
     left = (each for name, each in state.ops[host].items() if name != op_hash)
     is_final = failed and not data.global_arguments["_ignore_errors"]
     over = is_final or all(each.operation_meta.is_complete() for each in left)
-    if over or not run.at_own_pace:
-        # At its own pace a host has its turn over all of its operations.
-        own = {op_hash} if not run.at_own_pace else seat.changed
-        changed = not own.isdisjoint(seat.changed)
-        run.turns.end(host.name, _classify(host, seat, op_hash, changed=changed, failed=failed))
+    changed = op_hash in seat.changed
+    result = _classify(host, seat, op_hash, changed=changed, failed=failed)
+    if not run.at_own_pace:
+        run.turns.end(host.name, result)
+    elif changed or is_final:
+        # One that changed nothing says nothing of the host, unless it ends there.
+        seat.result = find_worst(seat.result, result)
     if over:
-        run.release(host)
+        release(host)
 
 
 def _classify(host: Host, seat: _Seat, op_hash: str, *, changed: bool, failed: bool) -> Result:

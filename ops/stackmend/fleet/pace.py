@@ -43,13 +43,13 @@ def run_ops(state: State, serial: bool = False, no_wait: bool = False) -> None:
     hosts = list(state.inventory.get_active_hosts())
     order = state.get_op_order()  # type: ignore[no-untyped-call]
     run = _Run(state, order)
-    steps = [(host, op_hash) for host in hosts for op_hash in order]
-    with ctx_state.use(state), progress_spinner(steps) as progress:
+    with ctx_state.use(state), progress_spinner(hosts) as progress:
         assert state.pool is not None, "it is made with the inventory"
         running = [state.pool.spawn(run.run_host, host, progress) for host in hosts]
         gevent.joinall(running)
-        for each in running:
-            each.get()
+    # After the block: an error that left it would leave its spinner at work.
+    for each in running:
+        each.get()
     if run.ended is not None:
         raise run.ended
 
@@ -66,31 +66,61 @@ class _Run:
     def __init__(self, state: State, order: Iterable[str]) -> None:
         self._state = state
         self._order = tuple(order)
-        self._started: set[str] = set()
         #: What ends the run: no host is left, or too many failed.
         self.ended: PyinfraError | None = None
 
     def run_host(self, host: Host, progress: Callable[[Any], None]) -> None:
-        """Run the operations of a host until one fails."""
+        """Run the operations of a host until one fails, and give up what it was held with."""
+        try:
+            self._run_each(host)
+        finally:
+            fleet.release(host)
+            progress(host)
+
+    def _run_each(self, host: Host) -> None:
         for op_hash in self._order:
             if self.ended is not None:
                 return
-            if op_hash not in self._started:
-                self._started.add(op_hash)
-                log_operation_start(self._state.get_op_meta(op_hash))
+            if op_hash not in self._state.ops[host]:
+                continue
+            # Others are in other operations meanwhile.
+            log_operation_start(self._state.get_op_meta(op_hash), prefix=host.print_prefix)
             with ctx_host.use(host):
                 try:
                     succeeded = operations.run_host_op(self._state, host, op_hash)
                 except Exception as error:  # pyinfra catches none of what an operation prepares
-                    self._end_fault(host, op_hash, error)
-                    succeeded = False
-            progress((host, op_hash))
+                    succeeded = self._end_fault(host, op_hash, error)
             if not succeeded:
                 self._fail(host)
                 return
 
-    def _end_fault(self, host: Host, op_hash: str, error: Exception) -> None:
-        """End an operation as pyinfra ends one that fails, and report why."""
+    def _end_fault(self, host: Host, op_hash: str, error: Exception) -> bool:
+        """End an operation as pyinfra ends one that fails, and report why.
+
+        :returns: whether the host goes on all the same.
+        """
+        data = self._state.get_op_data_for_host(host, op_hash)
+        ignored = bool(data.global_arguments["_ignore_errors"])
+        results = self._state.get_results_for_host(host)
+        if ignored:
+            results.ignored_error_ops += 1
+            results.ops += 1
+        else:
+            results.error_ops += 1
+        try:
+            self._report(host, op_hash, error)
+            self._state.trigger_callbacks("operation_host_error", host, op_hash, 0, 0)
+        except BaseException:
+            # Its report has a fault of its own, which ends the run once all hosts are done.
+            self._fail(host)
+            raise
+        finally:
+            if not data.operation_meta.is_complete():
+                data.operation_meta.set_complete(False, [], CommandOutput([]))
+        return ignored
+
+    @staticmethod
+    def _report(host: Host, op_hash: str, error: Exception) -> None:
         fault = describe_fault(error)
         host.current_op_hash = op_hash
         try:
@@ -98,10 +128,6 @@ class _Run:
         finally:
             host.current_op_hash = None
         announce.report_error(host, report, "", str(fault), fault.log)
-        self._state.get_results_for_host(host).error_ops += 1
-        self._state.trigger_callbacks("operation_host_error", host, op_hash, 0, 0)
-        meta = self._state.get_op_data_for_host(host, op_hash).operation_meta
-        meta.set_complete(False, [], CommandOutput([]))
 
     def _fail(self, host: Host) -> None:
         try:

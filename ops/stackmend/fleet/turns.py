@@ -11,9 +11,23 @@ from typing import Literal
 #: ``other``: it has failed as before, or was not changed after all.
 Result = Literal["well", "worse", "other"]
 
-#: Seconds after which a host that is still being changed keeps no other waiting: a pull of many
-#: gigabytes, or something that hangs.
+#: Seconds after which a host that is still in the same operation keeps no other waiting: a pull of
+#: many gigabytes, or something that hangs.
 LONGEST_TURN = 600.0
+
+
+def find_worst(before: Result | None, now: Result) -> Result:
+    """How a host is by all the operations that changed it: what one made worse, none makes well.
+
+    :param before: how it is by the earlier ones; none where there was none.
+    :param now: how it is by the last one.
+
+    Example:
+        >>> find_worst("worse", "well")
+        'worse'
+    """
+    order: tuple[Result, ...] = ("worse", "other", "well")
+    return min(before or "well", now, key=order.index)
 
 
 class Turns:
@@ -75,6 +89,15 @@ class Turns:
             return False
         self._changing[host] = now
         return True
+
+    def renew(self, host: str, now: float) -> None:
+        """Note that a host begins another operation; one that is being changed does not hang.
+
+        :param host: its name.
+        :param now: seconds on the same clock.
+        """
+        if host in self._changing:
+            self._changing[host] = now
 
     def end(self, host: str, result: Result) -> None:
         """Note how a host is that was changed, if it was; the next one may begin.

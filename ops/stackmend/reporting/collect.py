@@ -200,7 +200,11 @@ class Run:
         return (datetime.now(UTC) - self.started).total_seconds()
 
     def end_operation(self, host: Host, op_hash: str) -> None:
-        """Stop the clock of an operation on a host."""
-        since = self._since.pop((host.name, op_hash), None)
-        if since is not None:
-            self.seconds[host.name, op_hash] = time.monotonic() - since
+        """Stop the clock of an operation on a host, and of those nested in it that had a fault."""
+        ended = [(host.name, op_hash)]
+        if self.state.ops[host][op_hash].parent_op_hash is None:
+            # A host is in one operation at a time.
+            ended = [each for each in self._since if each[0] == host.name]
+        for each in ended:
+            if (since := self._since.pop(each, None)) is not None:
+                self.seconds[each] = time.monotonic() - since
