@@ -21,8 +21,11 @@ from stackmend.connection.settings import unwrap
 from stackmend.fleet import pace
 from stackmend.models import peers, reading
 from stackmend.models.peers import Fleet
-from stackmend.models.spec import ModelsPolicy, Name
+from stackmend.models.plan import Plan
+from stackmend.models.reconciler import ModelsReconciler
+from stackmend.models.spec import ModelsPolicy, ModelsSpec, Name
 from stackmend.models.state import Place, StoreState
+from stackmend.reconcile import Observation
 from stackmend.reporting import Collector
 from tests.unit.models_world import UP, manifest, problem, state, stored
 
@@ -206,3 +209,42 @@ def test_a_giver_without_an_operation_yet_only_notes_what_it_gave(
     fleet.report_corrupt(peers.Peer(hosts[1], {}, PLACE, (NAME,)), f"sha256:{'c' * 64}")
     assert not report.refusals
     assert not state_of_run.failed_hosts
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "before", "waits"),
+    [
+        ("h1:11434", "unreachable", True),
+        ("h1:11434", "up", False),
+        ("elsewhere:11434", "unreachable", False),
+        ("", "absent", False),
+    ],
+)
+def test_a_server_of_another_host_of_the_run_is_waited_for(
+    hosts: list[Host], monkeypatch: pytest.MonkeyPatch, endpoint: str, before: Any, waits: bool
+) -> None:
+    """Its own compose may be what brings it, in the same run."""
+    spec = ModelsSpec.model_validate(
+        {"wanted": ["a"], **({"endpoint": endpoint} if endpoint else {})}
+    )
+    room = ModelsReconciler(hosts[0], spec, Collector("models.pulled"))
+    status = before
+
+    def look(*_: Any, **__: Any) -> StoreState:
+        return state(server=HERE.model_copy(update={"status": status}))
+
+    def wait(host: Host, other: Host, is_ready: Any) -> bool:
+        nonlocal status
+        assert (host, other) == (hosts[0], hosts[1])
+        assert not is_ready()
+        status = "up"
+        assert is_ready()
+        return True
+
+    monkeypatch.setattr(reading, "read", look)
+    monkeypatch.setattr(pace.fleet, "wait_for_host", wait)
+    monkeypatch.setattr(room, "_find_timeout", lambda found: 0.0)
+    monkeypatch.setattr(room, "observe", lambda *, fresh=False: Observation(Plan(), look()))
+    observed = room.wait_until_ready().state
+    assert observed is not None
+    assert (observed.server.status == "up") is (waits or before == "up")

@@ -72,6 +72,12 @@ class _Run:
 
     def run_host(self, host: Host, progress: Callable[[Any], None]) -> None:
         """Run the operations of a host until one fails."""
+        try:
+            self._run_operations(host, progress)
+        finally:
+            fleet.note_over(host)
+
+    def _run_operations(self, host: Host, progress: Callable[[Any], None]) -> None:
         for op_hash in self._order:
             if self.ended is not None:
                 return
