@@ -756,3 +756,81 @@ def test_hosts_go_at_their_own_pace_unless_an_operation_is_to_run_on_a_few(
     add_op(fleet_of_two, calm, **arguments)
     pace.run_ops(fleet_of_two)
     assert fleet._find(fleet_of_two).at_own_pace is own
+
+
+@pytest.fixture
+def waiting(fleet_of_two: State, monkeypatch: pytest.MonkeyPatch) -> tuple[Host, Host]:
+    """Two hosts at their own pace, and a clock that goes on by what is slept."""
+    monkeypatch.setattr(fleet, "time", Ticking())
+    fleet.set_own_pace(fleet_of_two)
+    first, second = fleet_of_two.inventory
+    return first, second
+
+
+def test_a_host_waits_for_what_another_one_brings(waiting: tuple[Host, Host]) -> None:
+    host, other = waiting
+    run, asked = fleet._find(host.state), []
+    seat = run.get_seat(host)
+    seat.clock.start(0.0)
+    assert run.turns.begin(host.name, 0.0)
+
+    def is_ready() -> bool:
+        assert run.turns.begin(other.name, 0.0), "it may be changed meanwhile"
+        asked.append(seat.awaits)
+        return len(asked) == 3
+
+    assert fleet.wait_for_host(host, other, is_ready)
+    assert asked == [other.name] * 3
+    assert not seat.awaits
+    assert seat.clock.measure(fleet.time.monotonic()) == 0
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_host_waits_no_longer_than_another_runs(waiting: tuple[Host, Host], ends: bool) -> None:
+    host, other = waiting
+
+    def is_ready() -> bool:
+        if ends and fleet.time.monotonic() > 60:
+            fleet.note_over(other)
+        return False
+
+    assert fleet.wait_for_host(host, other, is_ready)
+    assert 0 <= fleet.time.monotonic() - (60 if ends else fleet.LONGEST_WAIT) <= 10
+    if ends:
+        assert not fleet.wait_for_host(host, other, is_ready)
+
+
+def test_two_hosts_never_wait_for_each_other(waiting: tuple[Host, Host]) -> None:
+    host, other = waiting
+    backward: list[bool] = []
+
+    def is_ready() -> bool:
+        backward.append(fleet.wait_for_host(other, host, lambda: False))
+        return True
+
+    assert fleet.wait_for_host(host, other, is_ready)
+    assert backward == [False]
+    assert not fleet.wait_for_host(host, host, is_ready)
+
+
+def test_no_host_waits_where_all_wait_after_each_operation(fleet_of_two: State) -> None:
+    first, second = fleet_of_two.inventory
+    assert not fleet.wait_for_host(first, second, lambda: False)
+
+
+def test_a_host_whose_operations_are_over_keeps_none_waiting(fleet_of_two: State) -> None:
+    reporting._run(fleet_of_two)
+    add_op(fleet_of_two, broken)
+    pace.run_ops(fleet_of_two)
+    run = fleet._find(fleet_of_two)
+    assert run.at_own_pace
+    assert not run.running
+
+
+def test_an_address_is_of_the_host_that_has_it_by_name_or_for_ssh() -> None:
+    state = State(
+        Inventory((["ai1", ("ai2", {"ssh_hostname": "10.0.0.2"})], {})),
+        Config(),
+    )
+    found = [fleet.find_host(state, text) for text in ("AI1", "10.0.0.2", "ai2", "10.0.0.3")]
+    assert [host and host.name for host in found] == ["ai1", "ai2", "ai2", None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -12,7 +13,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,7 @@ from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.problems import Problem, WrongSettings
 from stackmend.raw import validate
 from stackmend.restraint.state import Memory, Pause
-from stackmend.schedule import controller, get_arguments, wheels
+from stackmend.schedule import controller, get_arguments, reconciler, wheels
 from stackmend.schedule.bundle import make_bundle
 from stackmend.schedule.calendar import (
     DAY,
@@ -736,6 +737,30 @@ def test_a_copy_that_cannot_be_renewed_puts_no_older_settings_back(
         room._bring_or_halt(action, state(generation=generation, active=active))
     assert bool(asked) is halted
     assert ("stopped stackmend-host" in str(error.value)) is halted
+
+
+def test_what_a_host_waits_for_the_programs_of_others_is_none_of_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[str] = []
+
+    @contextlib.contextmanager
+    def leave_out(host: Any) -> Iterator[None]:
+        waits.append(host.name)
+        yield
+        waits.clear()
+
+    class Taken:
+        def acquire(self, timeout: float) -> bool:
+            assert waits == ["ai1"]
+            return False
+
+    monkeypatch.setattr(reconciler.fleet, "leave_out", leave_out)
+    monkeypatch.setattr(reconciler, "_turns", Taken())
+    room = ScheduleReconciler(SimpleNamespace(name="ai1"), timer(mode="host"), None)  # type: ignore[arg-type]
+    with pytest.raises(StepError, match="timed out waiting for other hosts"):
+        room._bring(Bring(subject="x", cause="x", python="/p", tag="cp311"), state())
+    assert not waits
 
 
 # What a host gets

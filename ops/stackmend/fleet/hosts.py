@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,10 @@ LOCK = f"{STATE_ROOT}/run.lock"
 PAUSE = 0.2
 RETRY = 2.0
 
+#: Seconds that a host waits for what another host of the run is to bring, and between two looks.
+LONGEST_WAIT = 1800.0
+WAIT_PAUSE = 5.0
+
 
 class TimeOver(connection.RemoteError):
     """The run has been at work on a host for as long as it may: no further step begins there."""
@@ -59,6 +63,7 @@ class _Seat:
         over all of them.
     :ivar returning: how many blocks are taking back what was done.
     :ivar waits: how many blocks are waiting for others, and when the first of them began.
+    :ivar awaits: the host that this one waits for, by its name; empty where it waits for none.
     """
 
     clock: Clock = field(default_factory=Clock)
@@ -70,17 +75,20 @@ class _Seat:
     returning: int = 0
     waits: int = 0
     waits_since: float = 0.0
+    awaits: str = ""
 
 
 class _Run:
     """All hosts of a run.
 
     :ivar at_own_pace: whether a host goes on to its next operation without waiting for the others.
+    :ivar running: where it does: the names of the hosts that have operations left.
     """
 
     def __init__(self, state: State) -> None:
         policies = [find_policy(host) for host in state.inventory]
         self.at_own_pace = False
+        self.running: set[str] = set()
         self.turns = Turns(
             canary=_choose(policies, "canary"),
             parallel=_choose(policies, "parallel"),
@@ -100,6 +108,16 @@ class _Run:
         """
         others = (seat.lease for name, seat in self._seats.items() if name != host.name)
         return self.at_own_pace or not any(others)
+
+    def is_waiting(self, name: str, other: str) -> bool:
+        """Whether a host waits for another one, or for one that does."""
+        passed: set[str] = set()
+        while name and name not in passed:
+            if name == other:
+                return True
+            passed.add(name)
+            name = self._seats[name].awaits if name in self._seats else ""
+        return False
 
     def release_all(self) -> None:
         """Give up the locks of all hosts."""
@@ -156,7 +174,61 @@ def set_own_pace(state: State) -> None:
 
     :param state: the pyinfra state of the run.
     """
-    _find(state).at_own_pace = True
+    run = _find(state)
+    run.at_own_pace = True
+    run.running = {host.name for host in state.inventory.get_active_hosts()}
+
+
+def note_over(host: Host) -> None:
+    """Note that a host that goes at its own pace has no operation left.
+
+    :param host: the host.
+    """
+    _find(host.state).running.discard(host.name)
+
+
+def find_host(state: State, address: str) -> Host | None:
+    """The host of a run that an address is of, by its name or its ``ssh_hostname``.
+
+    :param state: the pyinfra state of the run.
+    :param address: a name or an address, without a port.
+    """
+    for host in state.inventory:
+        names = (host.name, str(host.data.get("ssh_hostname") or ""))
+        if address.lower() in map(str.lower, names):
+            return host
+    return None
+
+
+def wait_for_host(host: Host, other: Host, is_ready: Callable[[], bool]) -> bool:
+    """Wait until what another host of the run is to bring is there, or its operations are over.
+
+    Returns whether it waited.
+
+    Half an hour at most. Others may be changed meanwhile in the host's place. Does nothing where
+    the hosts wait for each other after each operation, or where the other one waits for this one.
+
+    :param host: the host that waits.
+    :param other: the one that it waits for.
+    :param is_ready: whether it is there.
+    """
+    run = _find(host.state)
+    if other.name not in run.running or run.is_waiting(other.name, host.name):
+        return False
+    seat = run.get_seat(host)
+    seat.awaits = other.name
+    # It changes nothing while it waits, and the other one may need its turn.
+    run.turns.end(host.name, "other")
+    announce.show_line(host, f"  waits up to {format_limit(LONGEST_WAIT)} for {other.name}")
+    until = time.monotonic() + LONGEST_WAIT
+    try:
+        with leave_out(host):
+            while other.name in run.running and time.monotonic() < until and not is_ready():
+                signals.proceed()
+                time.sleep(WAIT_PAUSE)
+    finally:
+        seat.awaits = ""
+    return True
 
 
 def watch(host: Host) -> None:

@@ -75,6 +75,7 @@ class _Run:
             self._run_each(host)
         finally:
             fleet.release(host)
+            fleet.note_over(host)
             progress(host)
 
     def _run_each(self, host: Host) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from stackmend import connection, reporting
 from stackmend.errors import StepError
+from stackmend.fleet import hosts as fleet
 from stackmend.problems import Problem
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.restraint import rules as restraint
@@ -143,7 +144,9 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
             ) from None
 
     def _bring(self, action: Bring, state: HostSchedule) -> None:
-        if not _turns.acquire(timeout=commands.LIMIT):
+        with fleet.leave_out(self.host):
+            begins = _turns.acquire(timeout=commands.LIMIT)
+        if not begins:
             raise StepError("timed out waiting for other hosts that get their programs")
         try:
             self._bring_now(action, state)
