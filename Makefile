@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test fuzz lab lab-clean demo demo-clean
+.PHONY: help setup lint check test fuzz lab lab-clean demo demo-clean pictures
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -49,6 +49,9 @@ lab-clean: ## remove all that the lab made on this machine
 
 demo: setup ## a broken stack on a lab host: shown, mended, and proven mended
 	@$(BIN)/python -m tests.lab.demo
+
+pictures: setup ## run the demo, and draw the pictures of the README from it: docs/pictures
+	@$(BIN)/python -m tests.lab.pictures
 
 demo-clean: lab-clean ## leave nothing behind: the lab, and the environment if `make` made it
 	@if [ -e $(VENV)/.made-by-make ]; then rm -rf $(VENV); fi

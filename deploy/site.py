@@ -4,7 +4,17 @@ from functools import partial
 
 from pyinfra import host
 
-from stackmend import compose, connectivity, engine, models, ports, reporting, resolver, worker
+from stackmend import (
+    compose,
+    connectivity,
+    engine,
+    models,
+    ports,
+    reporting,
+    resolver,
+    schedule,
+    worker,
+)
 from stackmend.ports.spec import PortsPolicy
 from stackmend.spec import Stack, parse_machine
 
@@ -82,6 +92,14 @@ if stack is not None and stack.worker is not None and stack.worker.accelerated i
         name=f"The model server of {stack.project} computes with what the host has",
         project=stack.project,
         **worker.get_acceleration_arguments(stack.worker.accelerated),
+    )
+
+# Last: a host that is to mend itself begins with what is proven.
+if desired is not None and desired.schedule is not None:
+    schedule.timer(
+        name="stackmend runs by itself, as its schedule says",
+        settings=desired,
+        **schedule.get_arguments(desired.schedule),
     )
 
 reporting.end_deploy(host)

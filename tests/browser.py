@@ -33,7 +33,7 @@ _OBSERVE = """() => {
         return [b.left, b.top, b.right, b.bottom]; };
     const overlap = (a, b) =>
         a[0] < b[2] - 1 && b[0] < a[2] - 1 && a[1] < b[3] - 1 && b[1] < a[3] - 1;
-    const pictures = [...document.querySelectorAll("svg")].map(svg => {
+    const pictures = [...document.querySelectorAll(".block svg")].map(svg => {
         const texts = [...svg.querySelectorAll("text")].map(text => [text.textContent, box(text)]);
         const frame = box(svg);
         return {
@@ -60,8 +60,34 @@ _OBSERVE = """() => {
             values: [...cell.querySelectorAll("data")].map(data => data.getAttribute("value")),
         }))),
     }));
+    // What is behind a text: the first of its ancestors that is not transparent.
+    const parse = colour => colour.match(/[0-9.]+/g).map(Number);
+    const behind = element => { for (let at = element; at; at = at.parentElement) {
+        const colour = parse(getComputedStyle(at).backgroundColor);
+        if (colour.length < 4 || colour[3] > 0) return colour; } return [255, 255, 255]; };
+    const light = colour => colour.slice(0, 3).map(part => part / 255).map(part =>
+        part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+    const contrasts = {};
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const parent = walker.currentNode.parentElement;
+        if (!walker.currentNode.data.trim() || parent.closest("title, style")) continue;
+        const style = getComputedStyle(parent);
+        const colour = parent.closest("svg") ? style.fill : style.color;
+        const pair = [light(parse(colour)), light(behind(parent))].sort((a, b) => b - a);
+        contrasts[colour + " on " + behind(parent)] = (pair[0] + 0.05) / (pair[1] + 0.05);
+    }
+    // Text that leaves its own line to the right or left, where nothing can be scrolled to it.
+    const wide = [...document.querySelectorAll("bdi")].filter(
+        text => !text.closest(".scroll")).map(box).filter(
+        ([left, , right]) => left < -1 || right > document.documentElement.clientWidth + 1);
+    const directions = [...document.querySelectorAll("bdi")].map(
+        text => getComputedStyle(text).unicodeBidi);
     const root = document.documentElement;
     return {
+        contrasts, wide, directions: [...new Set(directions)],
+        tags: [...new Set([...document.querySelectorAll("*")].map(each => each.localName))],
         width: root.clientWidth, scrolled: Math.max(root.scrollWidth, document.body.scrollWidth),
         background: getComputedStyle(root).backgroundColor, text: getComputedStyle(root).color,
         title: document.title, pictures, tables,
@@ -71,7 +97,7 @@ _OBSERVE = """() => {
 
 #: What the last link leads to, and whether it is in sight then; all is unfolded at the end.
 _FOLLOW = """() => {
-    const links = [...document.querySelectorAll('a[href^="#m"]')];
+    const links = [...document.querySelectorAll('a[href^="#"]')];
     const seen = links.slice(-1).map(link => {
         link.click();
         const target = document.querySelector(link.getAttribute("href"));
@@ -109,6 +135,28 @@ def observe(page: Path) -> list[dict[str, Any]]:
     return seen
 
 
+def draw(page: Path, into: Path, width: int, height: int) -> None:
+    """Draw the top of a page as PNG, in light colours.
+
+    + page: the file
+    + into: the picture
+    + width: of the window, in pixels; ``height`` likewise
+    """
+    argv = [find(), str(page), str(into), str(width), str(height)]
+    subprocess.run([sys.executable, "-m", "tests.browser", *argv], timeout=120, check=True)
+
+
+def _draw(executable: str, page: str, into: str, width: str, height: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable)
+        opened = browser.new_page(viewport={"width": int(width), "height": int(height)})
+        opened.goto(Path(page).resolve().as_uri())
+        opened.screenshot(path=into)
+        browser.close()
+
+
 def main(executable: str, page: str) -> None:
     from playwright.sync_api import sync_playwright
 
@@ -144,4 +192,4 @@ def main(executable: str, page: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    (_draw if len(sys.argv) > 3 else main)(*sys.argv[1:])

@@ -23,9 +23,11 @@ from stackmend.checks.spec import (
 from stackmend.compose.spec import GitSource, Mend
 from stackmend.connectivity.spec import ConnectivityPolicy, Endpoint, StatusPage
 from stackmend.engine.spec import EnginePolicy
+from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.models.spec import ModelSpec, ModelsPolicy
 from stackmend.ports.spec import PortsPolicy
 from stackmend.resolver.spec import ResolverPolicy
+from stackmend.schedule.spec import TimerSpec
 from stackmend.spec import Report, Stack
 from stackmend.worker.acceleration.spec import AccelerationPolicy
 from stackmend.worker.benchmark.spec import BenchmarkPolicy, Limits, Minimum, Profile
@@ -61,6 +63,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`stack.worker.benchmark.minimum`", Minimum),
     ("`stack.worker.accelerated`", AccelerationPolicy),
     ("`stack.worker.engine`", MovePolicy),
+    ("`stack.reconcile`", ReconcilePolicy),
+    ("`stack.schedule`", TimerSpec),
     ("`stack.report`", Report),
 ]
 

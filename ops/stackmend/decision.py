@@ -1,6 +1,8 @@
 """What every room's decision is made of: findings, actions, refusals. Pure."""
 
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
+
+from pydantic import Field
 
 from stackmend.frozen import Frozen
 
@@ -45,6 +47,22 @@ class Locked(Refusal):
     """
 
 
+class Paused(Refusal):
+    """A refusal because somebody has paused the host, or what it is about, and nothing else.
+
+    Where a host has no other, nothing has failed there: its outcome says so. Records have it
+    without its own field.
+
+    :param complete: whether all of the plan is left alone, whatever it finds.
+    """
+
+    complete: bool = Field(default=True, exclude=True)
+
+
+class Deferred(Refusal):
+    """A refusal because runs failed here lately: the host is broken, and is mended later."""
+
+
 class Action(Frozen):
     """One step, with its reason and the way back. Each room adds what its steps need.
 
@@ -53,7 +71,16 @@ class Action(Frozen):
     :param cause: why.
     :param destructive: whether something of somebody's may be lost by it.
     :param undo: how to take it back, in words or as a command.
+    :cvar prepares: whether the host is no other by it, as by a download: where it fails, nothing
+        has got worse.
+    :cvar lasts: whether it mends something that is then to last, so that a schedule stops mending
+        what does not.
+    :cvar all_services: whether it changes all of a project: a pause of any service holds it.
     """
+
+    prepares: ClassVar[bool] = False
+    lasts: ClassVar[bool] = True
+    all_services: ClassVar[bool] = False
 
     verb: str
     subject: str
@@ -63,6 +90,11 @@ class Action(Frozen):
 
     def __str__(self) -> str:
         return f"{self.verb} {self.subject}: {self.cause}"
+
+    @property
+    def mended(self) -> str:
+        """What it mends, by a name that is the same when that breaks again: no id or pid."""
+        return self.subject
 
 
 A = TypeVar("A", bound=Action)

@@ -68,6 +68,38 @@ class DiagnosedFinding(Frozen):
     proof: str = ""
 
 
+class SupportFile(Frozen):
+    """The end of a log, or what a command says, for whoever is asked for help.
+
+    :param name: what it is, such as the name of a container.
+    :param lines: its last lines, each without secrets and without what steers a terminal.
+    """
+
+    name: str
+    lines: tuple[str, ...]
+
+
+class HostSupport(Frozen):
+    """What a support bundle holds of one host beside its record.
+
+    :param versions: of what runs there, by name.
+    :param settings: what the inventory says of it, without secrets.
+    :param tables: what commands of the system and the engine show.
+    :param journal: the last lines of the journal of changes.
+    :param logs: those of the stack's containers.
+    :param names: by which it or its addresses may be known, for whoever hides them.
+    :param problem: why it could not be read; empty where it could.
+    """
+
+    versions: tuple[tuple[str, str], ...] = ()
+    settings: str = ""
+    tables: tuple[SupportFile, ...] = ()
+    journal: tuple[str, ...] = ()
+    logs: tuple[SupportFile, ...] = ()
+    names: tuple[str, ...] = ()
+    problem: str = ""
+
+
 class Diagnosis(Frozen):
     """What one host has.
 
@@ -75,12 +107,14 @@ class Diagnosis(Frozen):
     :param findings: root causes first, each followed by those that it explains.
     :param checks: what came of looking for each incident, in the order of the catalogue.
     :param notes: what rooms noted and what fails nothing, one line each.
+    :param only: the incidents and rooms that alone were asked for; empty for all.
     """
 
     schema_version: Literal[1] = 1
     findings: tuple[DiagnosedFinding, ...] = ()
     checks: tuple[CheckOutcome, ...] = ()
     notes: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:

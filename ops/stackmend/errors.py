@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
+from traceback import StackSummary, walk_tb
+
+#: The calls that an unexpected error is located by.
+_CALLS = 4
 
 
 class StepError(Exception):
@@ -17,3 +22,17 @@ class StepError(Exception):
         super().__init__(reason)
         self.log = tuple(log)
         self.status = status
+
+
+def describe_fault(error: Exception) -> StepError:
+    """An error that no room expects, such as a fault of its own, as one of a step.
+
+    :param error: what was raised.
+
+    Example:
+        >>> str(describe_fault(KeyError("name")))
+        "unexpected KeyError: 'name'"
+    """
+    calls = StackSummary.extract(walk_tb(error.__traceback__), lookup_lines=False)[-_CALLS:]
+    places = [f"{PurePath(call.filename).name} line {call.lineno}: {call.name}" for call in calls]
+    return StepError(f"unexpected {type(error).__name__}: {error}", places)

@@ -67,7 +67,7 @@ def list_problems(
         message = _format_message(item["type"], item["msg"], item["input"])
         if item["type"] == "extra_forbidden" and model is not None:
             keys = sorted({key for each in _find_models(model, place[:-1], raw) for key in each})
-            message += _suggest(str(place[-1]), keys)
+            message += suggest(str(place[-1]), keys)
         # What tells the kinds of a value apart is in angle brackets, and no part of its path.
         path = join_path(*where, *(part for part in place if str(part)[:1] != "<"))
         # An item that a validator of ours names is part of the path.
@@ -108,8 +108,12 @@ def _format_message(kind: str, text: str, value: Any) -> str:
     return re.sub(r"^(?:Input|String|Tuple|List|Set|Dictionary|Value) should ", "must ", text)
 
 
-def _suggest(name: str, keys: Sequence[str]) -> str:
-    """The key that an unknown one may be meant for, and all that there are."""
+def suggest(name: str, keys: Sequence[str]) -> str:
+    """The key that an unknown one may be meant for, and all that there are.
+
+    :param name: the unknown one.
+    :param keys: those that are known.
+    """
     if not keys:
         return ""
     meant = get_close_matches(name[:MAXIMUM_QUOTED], keys, 1)

@@ -11,6 +11,7 @@ from decimal import Decimal
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path, PurePath
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -267,3 +268,19 @@ PositiveSeconds = Annotated[float, Field(gt=0), BeforeValidator(_parse_time)]
 
 IntegerSeconds = Annotated[int, BeforeValidator(_parse_time)]
 """The same, without parts of a second."""
+
+
+def check_ping(value: SecretStr) -> SecretStr:
+    """The address of a dead man's switch, as it was set.
+
+    :param value: the address.
+    :raises ValueError: it is none.
+    """
+    try:
+        parts = urlsplit(value.get_secret_value())
+        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        right = False
+    if not right or not value.get_secret_value().isascii() or " " in value.get_secret_value():
+        raise ValueError("must be an address that begins with http:// or https://")
+    return value

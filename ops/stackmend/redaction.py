@@ -8,7 +8,9 @@ which programs write values:
 - escaped as in JSON, Python, Go, YAML, a ``.env`` file or a shell's ``"…"``, ``'…'`` and ``$'…'``;
 - with entities of XML and HTML;
 - in base64 and its variant for URLs, alone or within a longer text, such as ``user:password``;
-- in hex.
+- in hex, also with colons or spaces between bytes;
+- with every character escaped, as ``%70%61``, ``\\x70\\x61`` or ``&#112;&#97;``;
+- wrapped: any of these over several lines, with an indentation, a ``\\`` or an escaped line end.
 
 Shorter than 4 characters a secret is found as it is only, where it stands as a word of its own:
 otherwise it would take a part of every other word with it.
@@ -21,7 +23,7 @@ import html
 import json
 import re
 import shlex
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from html.entities import codepoint2name
@@ -41,7 +43,7 @@ SHORTEST_LINE = 8
 PASSWORD_KEY = re.compile(r"password$")
 
 #: Paths of addresses that whoever knows them can send to.
-SECRET_PATH = re.compile(r"(^|\.)report\.(ping|notify(\.[0-9]+)?)$")
+SECRET_PATH = re.compile(r"(^|\.)((report|schedule)\.ping|report\.notify(\.[0-9]+)?)$")
 
 #: How deep settings are looked through for secrets, and how much of one value.
 DEEPEST, MOST = 64, 100_000
@@ -75,6 +77,25 @@ SECRET_NAME = re.compile(
     r"pass(word|wd|phrase)?|secret|token|api_?key|private_?key|access_?key|credential|\bauth\b|_key$",
     re.I,
 )
+#: What breaks a text into lines, within it: a line end with what stands around it where a program
+#: wraps, also escaped; and the same with the marks that say that the line goes on.
+_WRAP = re.compile(
+    r"(?<=\S)(?:[ \t]{0,80}\r?\n[ \t]{0,80}|(?:\\{1,8}r)?\\{1,8}n|(?:%0[dD])?%0[aA])(?=\S)"
+)
+_MARKED_WRAP = re.compile(r"(?<=\S)[\\=]\r?\n[ \t]{0,80}(?=\S)")
+#: Characters that are all escaped, one beside the other, and bytes in hex with a sign between them:
+#: what stands in each, how often at least, and the whole.
+_ESCAPED = (
+    ("%", 4, re.compile(r"(?:%[0-9A-Fa-f]{2}){4,}")),
+    ("\\x", 4, re.compile(r"(?:\\{1,2}x[0-9A-Fa-f]{2}){4,}")),
+    ("\\u", 4, re.compile(r"(?:\\{1,2}u[0-9A-Fa-f]{4}){4,}")),
+    ("&#", 4, re.compile(r"(?:&#[0-9]{1,7};){4,}|(?:&#[xX][0-9A-Fa-f]{1,6};){4,}")),
+    (":", 7, re.compile(r"\b[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){7,}\b")),
+    ("-", 7, re.compile(r"\b[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){7,}\b")),
+    (" ", 7, re.compile(r"\b[0-9A-Fa-f]{2}(?: [0-9A-Fa-f]{2}){7,}\b")),
+    (" ", 3, re.compile(r"\b[0-9A-Fa-f]{4}(?: [0-9A-Fa-f]{4}){3,}(?: [0-9A-Fa-f]{2})?\b")),
+)
+_CODE = re.compile(r"(%|\\[xu]|&#[xX]|&#)([0-9A-Fa-f]+)")
 #: User and password before a host: in a URL, or as Go writes them, without a scheme. A user alone
 #: may be a token.
 LOGIN = re.compile(
@@ -131,6 +152,29 @@ class Redactor:
             done = end
         return "".join([*parts, text[done:]])
 
+    def redact_lines(self, lines: Iterable[str], mask: str = MASK) -> list[str]:
+        """The same of each of some lines, also where a secret stands in several of them.
+
+        :param lines: the lines; as many come back.
+        :param mask: what stands in place of a secret, or of the part of it in a line.
+        """
+        lines = list(lines)
+        text = "\n".join(lines)
+        spans = list(_merge_spans(sorted(self._searched.find_spans(text)))) if self._secrets else []
+        if not spans:
+            return lines
+        redacted = []
+        start = 0
+        for line in lines:
+            parts, done, end = [], 0, start + len(line)
+            for begins, ends in spans:
+                if begins < end and ends > start:
+                    parts += [line[done : max(0, begins - start)], mask]
+                    done = min(ends, end) - start
+            redacted.append("".join([*parts, line[done:]]))
+            start = end + 1
+        return redacted
+
     def count_partial(self, text: str) -> int:
         """How many characters at the end of a text may be the beginning of a secret."""
         if not self._secrets or not text:
@@ -174,6 +218,11 @@ def redact(text: str) -> str:
     return _process.redact(text)
 
 
+def redact_lines(lines: Iterable[str]) -> list[str]:
+    """The same of each of some lines, also where a secret stands in several of them."""
+    return _process.redact_lines(lines)
+
+
 def redact_likely(text: str) -> str:
     """The text with what only looks like a secret replaced, as in ``--password=x``."""
     return _LIKELY_URL.sub(r"\1***@", _LIKELY.sub(r"\1\2***", text))
@@ -197,6 +246,15 @@ def format_foreign_line(text: str, limit: int = LINE_LIMIT) -> str:
     return format_safe_line(redact_likely(text), limit)
 
 
+def format_foreign_lines(lines: Iterable[str], limit: int = LINE_LIMIT) -> tuple[str, ...]:
+    """The same for the lines of one text, over which a secret may be wrapped.
+
+    :param lines: of a log, as many come back.
+    :param limit: how many of the characters of each are shown.
+    """
+    return tuple(make_printable(redact(redact_likely(line)), limit) for line in redact_lines(lines))
+
+
 def count_partial(text: str) -> int:
     """How many characters at the end of a text may be the beginning of a registered secret."""
     return _process.count_partial(text)
@@ -214,9 +272,9 @@ def find_secrets(
     """Yield (path, value) for whatever is given as secret anywhere inside settings.
 
     A secret is a ``pydantic.SecretStr`` or ``SecretBytes``, a ``HiddenValue`` of pyinfra, the plain
-    text of a key that ends in ``password``, and each address in a ``report``. Nothing is validated
-    yet: what holds itself, is without end or fails when it is asked holds no secret that settings
-    can have.
+    text of a key that ends in ``password``, and each address in a ``report`` or a ``schedule``.
+    Nothing is validated yet: what holds itself, is without end or fails when it is asked holds no
+    secret that settings can have.
     """
     # Each value is looked at once: one that stands in many places may be many when written out.
     visited = {} if _visited is None else _visited
@@ -327,6 +385,14 @@ class _Search:
 
     def find_spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield where secrets stand in a text; they may overlap."""
+        yield from self._find_plain_spans(text)
+        for view in _list_views(text):
+            for start, end in self._find_plain_spans(view.text):
+                # Of two words that only now stand beside each other a short one is made by chance.
+                if end - start >= SHORTEST_LINE:
+                    yield view.locate(start, end)
+
+    def _find_plain_spans(self, text: str) -> Iterator[tuple[int, int]]:
         for needle in {id(needle): needle for needle in self._find_candidates(text)}.values():
             for pattern in needle.patterns:
                 for match in pattern.finditer(text):
@@ -339,6 +405,80 @@ class _Search:
         for found in {match[1] for match in self._each.finditer(text, first.start())}:
             for length in range(1, len(found) + 1):
                 yield from self._by_anchor.get(found[:length], ())
+
+
+class _View:
+    """A text with parts of it written otherwise, and where each place of it stands in the text.
+
+    :param text: the text.
+    :param parts: of each part where it begins and ends, and what is written instead; in order.
+    :param below: what the text itself is a view of, if it is one.
+    """
+
+    def __init__(
+        self, text: str, parts: Iterable[tuple[int, int, str]], below: _View | None = None
+    ) -> None:
+        self._below = below
+        #: Where pieces begin here, and where they begin and end there; whether they are the same.
+        self._starts: list[int] = []
+        self._pieces: list[tuple[int, int, bool]] = []
+        written: list[str] = []
+        at = done = 0
+        for start, end, instead in (*parts, (len(text), len(text), "")):
+            for begins, ends, new, same in (
+                (done, start, text[done:start], True),
+                (start, end, instead, False),
+            ):
+                if new:
+                    self._starts.append(at)
+                    self._pieces.append((begins, ends, same))
+                    written.append(new)
+                    at += len(new)
+            done = end
+        self.text = "".join(written)
+
+    def locate(self, start: int, end: int) -> tuple[int, int]:
+        """Where a part of it stands in the text that it was made from first.
+
+        :param start: where the part begins here.
+        :param end: where it ends.
+        """
+        first = bisect_right(self._starts, start) - 1
+        last = bisect_right(self._starts, end - 1) - 1
+        begins, _, same = self._pieces[first]
+        found = begins + (start - self._starts[first] if same else 0)
+        begins, ends, same = self._pieces[last]
+        until = begins + end - self._starts[last] if same else ends
+        return self._below.locate(found, until) if self._below else (found, until)
+
+
+def _list_views(text: str) -> Iterator[_View]:
+    """A text without the breaks of its lines, and with escapes that stand side by side read."""
+    bases: list[tuple[str, _View | None]] = [(text, None)]
+    # Most texts are one line, which ends.
+    if text.find("\n", 0, -1) >= 0 or "\\n" in text or "%0" in text:
+        for pattern in (_WRAP, _MARKED_WRAP):
+            if parts := [(*match.span(), "") for match in pattern.finditer(text)]:
+                view = _View(text, parts)
+                yield view
+                bases.append((view.text, view))
+    for base, below in bases:
+        for sign, least, pattern in _ESCAPED:
+            if base.count(sign) < least:
+                continue
+            if parts := [(*m.span(), _read_escaped(m[0])) for m in pattern.finditer(base)]:
+                yield _View(base, parts, below)
+
+
+def _read_escaped(run: str) -> str:
+    """What is written where each character is escaped; of hex digits those alone."""
+    if run[0] in "%\\&":
+        codes = _CODE.findall(run)
+        numbers = [int(digits, 10 if sign == "&#" else 16) for sign, digits in codes]
+        if max(numbers) < 0x100:
+            return bytes(numbers).decode(errors="replace")
+        return "".join(chr(number) if number < 0x110000 else "\ufffd" for number in numbers)
+    return re.sub(r"[^0-9A-Fa-f]", "", run)
 
 
 def _merge_spans(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

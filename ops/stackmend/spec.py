@@ -1,9 +1,9 @@
 """The spec of a host: the one mapping ``host.data.stack``."""
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, cast
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -22,12 +22,20 @@ from stackmend.compose.spec import ComposeSpec, GitSource
 from stackmend.connectivity.spec import ConnectivityPolicy
 from stackmend.controller_files import MAXIMUM_TEXT, Unreadable
 from stackmend.engine.spec import EnginePolicy
+from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.models.spec import ModelsPolicy, record_path
 from stackmend.ports.spec import PortsPolicy
 from stackmend.problems import Problem, list_problems, show
-from stackmend.raw import NAME_MAX, LocalPath, RawProblem, copy_plain
+from stackmend.raw import NAME_MAX, LocalPath, RawProblem, check_ping, copy_plain
 from stackmend.resolver.spec import ResolverPolicy
+from stackmend.schedule.spec import TimerSpec
 from stackmend.worker.spec import WorkerPolicy
+
+#: What pyinfra takes from a host's data to reach it by SSH, but for what hardly anybody sets.
+_LOGIN = (
+    *("ssh_hostname", "ssh_port", "ssh_user", "ssh_password", "ssh_key", "ssh_key_password"),
+    *("ssh_config_file", "ssh_known_hosts_file", "ssh_strict_host_key_checking"),
+)
 
 
 class SpecError(ValueError):
@@ -37,17 +45,6 @@ class SpecError(ValueError):
 def _check_metrics(value: Path) -> Path:
     if value.suffix != ".prom":
         raise ValueError("must end with .prom: the node exporter reads no other file")
-    return value
-
-
-def _check_ping(value: SecretStr) -> SecretStr:
-    try:
-        parts = urlsplit(value.get_secret_value())
-        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        right = False
-    if not right or not value.get_secret_value().isascii() or " " in value.get_secret_value():
-        raise ValueError("must be an address that begins with http:// or https://")
     return value
 
 
@@ -76,7 +73,7 @@ class Report(BaseModel):
     directory: LocalPath | None = None
     metrics: Annotated[LocalPath, AfterValidator(_check_metrics)] | None = None
     notify: tuple[SecretStr, ...] = Field(default=(), max_length=20)
-    ping: Annotated[SecretStr, AfterValidator(_check_ping)] | None = None
+    ping: Annotated[SecretStr, AfterValidator(check_ping)] | None = None
 
 
 class Machine(BaseModel):
@@ -85,6 +82,9 @@ class Machine(BaseModel):
     :param access: how the host is reached, and by whom; what ``deploy/bootstrap.py`` begins with.
     :param engine: the container engine that the host is to have.
     :param resolver: the DNS servers that the host is to ask, and its caches.
+    :param reconcile: how a run treats the hosts that it changes, and each other run there.
+    :param schedule: when ``stackmend reconcile`` is run by itself, and where; see
+        ``docs/schedule.md``.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -97,6 +97,8 @@ class Machine(BaseModel):
     access: AccessPolicy | None = None
     engine: EnginePolicy | None = None
     resolver: ResolverPolicy | None = None
+    reconcile: ReconcilePolicy = ReconcilePolicy()
+    schedule: TimerSpec | None = None
     report: Report = Report()
 
 
@@ -114,6 +116,9 @@ class Stack(Machine, ComposeSpec):
     :param worker: what the worker and its model server are held to.
     :param incidents: Python files of this machine with incidents of your own, which
         ``deploy/doctor.py`` looks for as well; see ``docs/doctor.md``.
+    :param reconcile: how a run treats the hosts that it changes, and each other run there.
+    :param schedule: when ``stackmend reconcile`` is run by itself, and where; see
+        ``docs/schedule.md``.
     :param report: where the record of a run is written.
 
     Example, in ``group_data/all.py``::
@@ -145,7 +150,7 @@ class Stack(Machine, ComposeSpec):
 
 
 #: What a host may have before it has a project.
-_SECTIONS = frozenset({"access", "engine", "resolver"})
+_SECTIONS = frozenset({"access", "engine", "resolver", "schedule"})
 
 
 def check(data: Mapping[str, Any]) -> Stack | None:
@@ -159,7 +164,7 @@ def check(data: Mapping[str, Any]) -> Stack | None:
 
 
 def parse_machine(data: Mapping[str, Any]) -> Stack | Machine | None:
-    """The same, also where a host has ``access``, ``engine`` or ``resolver`` alone.
+    """The same, also where a host has ``access``, ``engine``, ``resolver`` or ``schedule`` alone.
 
     :param data: the host's data, as ``host.data.dict()`` gives it.
     :raises SpecError: naming each wrong field, and what would be right.
@@ -185,7 +190,7 @@ def _validate(raw: Any) -> Stack | Machine:
 
 
 def _choose_model(raw: Any) -> type[Stack | Machine]:
-    is_machine = isinstance(raw, dict) and raw and set(raw) <= {*_SECTIONS, "report"}
+    is_machine = isinstance(raw, dict) and raw and set(raw) <= {*_SECTIONS, "reconcile", "report"}
     return Machine if is_machine else Stack
 
 
@@ -266,15 +271,37 @@ def _read_file(field: str, path: Path) -> None:
         raise Problem(f"{field}: {show(str(path))} is not a repository's key: {error}") from None
 
 
+def _check_login(data: Mapping[str, Any]) -> None:
+    """Check what says how a host is reached, which pyinfra reads as the host is connected to.
+
+    Keys that it does not know are a user's own, unless they are nearly one that it does.
+    """
+    for key, value in data.items():
+        if key not in _LOGIN:
+            alike = key.startswith("ssh") and isinstance(value, str | int)
+            meant = get_close_matches(key, _LOGIN, 1, 0.8) if alike else []
+            if meant and meant[0] not in data:
+                raise SpecError(f"{show(key)}: unknown key (did you mean {meant[0]}?)")
+        elif value is not None and key == "ssh_port":
+            if type(value) is not int or value not in range(1, 65536):
+                raise SpecError(f"{key}: must be a whole number from 1 to 65535")
+        elif not isinstance(value, str | None):
+            raise SpecError(f"{key}: must be text")
+
+
 def check_settings(_host: str, data: Mapping[str, Any]) -> None:
     """Check one host's settings before any host is contacted.
 
     :raises SpecError: as :func:`check` does.
     """
-    if parse_machine(data) is None:
+    machine = parse_machine(data)
+    if machine is None:
         return
+    _check_login(data)
+    if (only := data.get("doctor_only")) is not None:
+        _check_only(only, machine)
     key = data.get("ssh_key")
-    if not isinstance(key, str):
+    if key is None:
         return
     try:
         found = controller_files.is_there(controller_files.expand(Path(key)))
@@ -282,6 +309,17 @@ def check_settings(_host: str, data: Mapping[str, Any]) -> None:
         raise SpecError(f"ssh_key: {show(key)} {error}") from None
     if not found:
         raise SpecError(f"ssh_key: {show(key)} is no file of this machine")
+
+
+def _check_only(only: object, found: Machine) -> None:
+    from stackmend.incidents import custom, selection
+    from stackmend.incidents.catalogue import list_incidents
+
+    own = found.incidents if isinstance(found, Stack) else ()
+    try:
+        selection.parse(only, list_incidents(custom.load(own)))
+    except Problem as error:
+        raise SpecError(str(error)) from None
 
 
 def _complete(problem: str) -> str:

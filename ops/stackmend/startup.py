@@ -53,12 +53,13 @@ def install() -> None:
     if state is None or state in _started:
         return
     _started.add(state)
-    from stackmend import reporting
+    from stackmend import invocation, reporting
     from stackmend.access.contact import find_contact
     from stackmend.compose.source import read_once
     from stackmend.connection import preflight
     from stackmend.spec import check_settings as validate
 
+    invocation.remember(state)
     _report_unreadable_files()
     _read_no_source_lines()
     read_once()

@@ -85,8 +85,12 @@ class Screen:
     def finish(self) -> None:
         """Show all that waits: nothing comes any more."""
         ready, self._held, self._size = "".join(self._held), [], 0
-        self._put(self._clean(ready))
-        self._pass_on()
+        try:
+            self._put(self._clean(ready))
+            self._pass_on()
+        except OSError:
+            # Whoever wrote has heard of it: nothing is left to be done at the end of the process.
+            signals.drop(self._stream.fileno())
 
     def _release(self) -> None:
         if not self._held:

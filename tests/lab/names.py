@@ -89,7 +89,8 @@ def serve(host: LabHost, *servers: str, name: str, address: str) -> None:
 
 def stop_serving(host: LabHost) -> None:
     """Take them away again, and all that they left."""
-    host.sh(f"pkill -f lab-dns.py; rm -r {DATA} /run/lab-dns; ip link del dns0", check=False)
+    # Not the shell that has this as an argument.
+    host.sh(f"pkill -f '[l]ab-dns.py'; rm -r {DATA} /run/lab-dns; ip link del dns0", check=False)
 
 
 class Names:

@@ -22,7 +22,7 @@ from tests.lab.hosts import LabHost
 from tests.lab.paths import KEY, KNOWN_HOSTS
 
 COMMAND = str(Path(sys.executable).with_name("stackmend"))
-LOCK = "/var/lib/stackmend/shop/lock"
+LOCK = "/var/lib/stackmend/run.lock"
 COMPOSE: Mapping[str, Any] = {
     "services": {"side": {"image": "lab/box:1", "restart": "unless-stopped", "init": True}}
 }
@@ -70,6 +70,8 @@ class Fleet:
                 "minimum_free": "100MiB",
                 "mend": {"attempts": 100, "backoff": [0]},
                 **changes,
+                # The same breaks again and again here, and that is no reason to leave it alone.
+                "reconcile": {"mends": 50, "backoff": 0, **changes.get("reconcile", {})},
             }
             rows.append((name, {**data, "stack": stack}))
         text = f"hosts = {pprint.pformat(rows, sort_dicts=False)}\n"
@@ -92,6 +94,11 @@ def deployed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     words = ("--host", address, "--key", str(KEY), "--project", "shop", "--source", "shop")
     made = fleet.run("init", "my", *words)
     assert made.rc == 0, made.out
+    # What is not there yet is named, and not touched.
+    found = fleet.run("doctor", "my")
+    assert (found.rc, fleet.outcomes()) == (1, {"first": "drifted"}), found.out
+    assert "service-down" in found.out, found.out
+    assert list_running(fleet.first) == []
     done = fleet.run("site", "my")
     assert done.rc == 0, done.out
     assert fleet.outcomes() == {"first": "changed"}
@@ -134,6 +141,19 @@ def test_a_first_inventory_comes_to_a_healthy_stack(deployed: Fleet) -> None:
     assert again.rc == 0, again.out
     assert deployed.outcomes() == {"first": "converged"}
     assert len(again.out.splitlines()) == 2, "a line for the host, and one for all"
+    healthy = deployed.run("doctor", "my")
+    assert (healthy.rc, "first: healthy" in healthy.out) == (0, True), healthy.out
+
+
+def test_a_host_that_was_left_out_stands_on_the_page(fleet: Fleet) -> None:
+    fleet.write(first={}, away={})
+    assert fleet.run("site", "fleet.py").rc == 3
+    assert fleet.run("site", "fleet.py", "--limit", "first").rc == 0
+    assert fleet.record()["left_out"] == ["away"]
+    assert fleet.run("report", "--html", "page.html").rc == 0
+    page = (fleet.directory / "page.html").read_text()
+    assert "<title>2 hosts: 1 unreachable, 1 converged</title>" in page
+    assert "before, left out of this run" in page
 
 
 def test_a_change_has_a_code_where_it_is_asked_for(fleet: Fleet) -> None:
@@ -206,6 +226,18 @@ def test_the_doctor_finds_what_is_wrong_and_changes_nothing(fleet: Fleet) -> Non
     assert host["diagnosis"]["findings"]
     assert fleet.run("report").rc == 1
     assert list_running(fleet.first) == []
+    assert fleet.run("site", "fleet.py").rc == 0
+
+
+def test_another_run_hides_nothing_that_the_doctor_finds(fleet: Fleet) -> None:
+    """What it has not made yet may be among it, and a note names that run."""
+    kill(fleet.first)
+    with held(fleet.first):
+        found = fleet.run("doctor", "fleet.py", "--json")
+    assert found.rc == 1, found.out
+    diagnosis = found.json["hosts"]["first"]["diagnosis"]
+    assert [each["incident"] for each in diagnosis["findings"]] == ["service-down"]
+    assert diagnosis["notes"][0].startswith("another run is at work here: ann@laptop: what it")
     assert fleet.run("site", "fleet.py").rc == 0
 
 

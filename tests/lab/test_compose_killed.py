@@ -74,7 +74,7 @@ MOMENTS = {
     "connected": Moment(output="Connected"),
     "looking": Moment(output="Starting operation"),
     "resolving": Moment(COMPOSE_CONFIG, slow=("docker",)),
-    "locked": Moment(f"[ -s {MEMORY}/lock ]"),
+    "locked": Moment("[ -s /var/lib/stackmend/run.lock ]"),
     "staging": Moment(f"[ -d {MEMORY}/staged.new ]", slow=("sync",)),
     "building": Moment(COMPOSE_BUILD, change=builds),
     "installing": Moment("ls -A /opt/shop | grep -q '^[.]stackmend[.]'", slow=RENAMES),
@@ -128,7 +128,7 @@ def assert_nothing_is_left(shop: Shop) -> None:
     host = shop.host
     names = set(host.docker("ps", "-a", "--format", "{{.Names}}").split())
     assert names == {f"shop-{service}-1" for service in shop.services}
-    assert host.sh(f"flock -n {MEMORY}/lock echo free") == "free"
+    assert host.sh("flock -n /var/lib/stackmend/run.lock echo free") == "free"
     assert host.sh("ls -A /opt/shop | grep stackmend", check=False) == ""
     assert host.sh("find /opt/shop -name '.stackmend*'") == ""
     assert host.sh("ls -d /dev/shm/stackmend.* /tmp/stackmend.* 2>/dev/null", check=False) == ""

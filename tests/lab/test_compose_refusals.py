@@ -404,7 +404,7 @@ def test_engine_stops_while_it_is_waited_for(host: LabHost, tmp_path: Path) -> N
 def test_someone_else_is_at_it(shop: Shop, untouched: Untouched) -> None:
     host = shop.host
     shop.services["web"]["environment"]["GREETING"] = "not now"
-    lock = "/var/lib/stackmend/shop/lock"
+    lock = "/var/lib/stackmend/run.lock"
     host.sh(
         f"echo 'ada@desk pid 7' > {lock}; setsid flock {lock} sleep 60 </dev/null >/dev/null 2>&1 &"
     )

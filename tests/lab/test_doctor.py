@@ -139,9 +139,11 @@ def port_taken(shop: Shop) -> Iterator[None]:
     shop.host.docker("stop", "-t", "1", "shop-web-1")
     shop.host.sh("systemd-run -q --collect --unit=squatter python3 -m http.server 8080")
     shop.host.wait_for("ss -ltn | grep -q :8080")
-    yield
-    shop.host.sh("systemctl stop squatter.service")
-    shop.host.docker("start", "shop-web-1")
+    try:
+        yield
+    finally:
+        shop.host.sh("systemctl stop squatter.service")
+        shop.host.docker("start", "shop-web-1")
 
 
 @contextlib.contextmanager
@@ -210,6 +212,20 @@ def test_each_incident_of_the_runbook_is_found_by_name(shop: Shop, incident: str
     assert not any("\x1b" in line for line in lines)
 
 
+def test_what_alone_is_asked_for_is_all_that_counts(shop: Shop) -> None:
+    with port_taken(shop):
+        for names, outcome, found in (
+            ("port-taken,mtu", "drifted", ["port-taken"]),
+            ("models", "converged", []),
+        ):
+            run = doctor(shop, "-y", "--data", f"doctor_only={names}")
+            assert run.rc == 0, run.out
+            diagnosis = shop.report()["diagnosis"]
+            assert list_found(diagnosis) == found, run.out
+            assert diagnosis["only"] == names.split(",")
+            assert shop.report()["outcome"] == outcome, run.out
+
+
 def test_all_at_once_are_all_found_root_causes_first(shop: Shop) -> None:
     with contextlib.ExitStack() as stack:
         for inject in RUNBOOK.values():
@@ -242,13 +258,20 @@ class Raising(Incident):
         raise RuntimeError("out of order")
 
 
+class Endless(Incident):
+    def find(self, observations):
+        while True:
+            pass
+
+
 INCIDENTS = [
-    Raising(id="raising", title="It raises", severity="warning", remedy="mend it", proof="none"),
+    kind(id=kind.__name__.lower(), title="Ours", severity="warning", remedy="mend it", proof="none")
+    for kind in (Raising, Endless)
 ]
 """
 
 
-def test_an_incident_of_ones_own_is_found_and_one_that_raises_hides_no_other(
+def test_an_incident_of_ones_own_is_found_and_one_that_raises_or_never_ends_hides_no_other(
     shop: Shop, tmp_path: Path
 ) -> None:
     files = {"raising.py": RAISING, "own.py": EXAMPLE}
@@ -269,6 +292,8 @@ def test_an_incident_of_ones_own_is_found_and_one_that_raises_hides_no_other(
     checks = {check["name"]: check for check in diagnosis["checks"]}
     assert checks["raising"]["status"] == "unknown"
     assert "out of order" in checks["raising"]["reason"]
+    assert checks["endless"]["status"] == "unknown"
+    assert "did not end within 5 s" in checks["endless"]["reason"]
     assert checks["port-taken"]["status"] == "ok"
     assert json.loads((shop.reports / "latest.json").read_text())["mode"] == "dry"
 

@@ -68,7 +68,7 @@ def test_settings_join_those_of_others(host: LabHost, tmp_path: Path) -> None:
     assert again.run.rc == 0, again.run.out
     assert not changed(again), again.run.out
     assert engine_pid(host) == pid
-    assert host.sh("ls /var/lib/stackmend/engine").split() == ["kept", "lock", "working"]
+    assert host.sh("ls /var/lib/stackmend/engine").split() == ["kept", "working"]
 
 
 def test_what_an_engine_can_take_up_restarts_nothing(host: LabHost, tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_killed_controller_leaves_nothing_half_done(host: LabHost, tmp_path: P
         assert told.run.rc == 0, (moment, told.run.out)
         assert held(host)["mtu"] == mtu, moment
         assert set(host.docker("ps", "--format", "{{.Names}}").split()) == names, moment
-        assert host.sh("ls /var/lib/stackmend/engine").split() == ["kept", "lock", "working"]
+        assert host.sh("ls /var/lib/stackmend/engine").split() == ["kept", "working"]
 
 
 def test_whoever_comes_while_containers_are_brought_back_waits_for_them(

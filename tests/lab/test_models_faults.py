@@ -167,7 +167,7 @@ def test_a_signal_in_the_middle(
         print(f"{time.monotonic() - began:.2f} s")
     assert time.monotonic() - began < 5
     assert done.rc == 130, done.out
-    assert server.host.sh("flock -n /var/lib/stackmend/models/lock echo free") == "free"
+    assert server.host.sh("flock -n /var/lib/stackmend/run.lock echo free") == "free"
     assert done.report["interrupted"] == "SIGINT"
     (host,) = done.report["hosts"].values()
     assert host["interrupted_at"] == f"models.pulled: pull {model.name}"

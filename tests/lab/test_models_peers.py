@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import controller
 from tests.lab.fixtures import Lab
 from tests.lab.model_registry import ModelRegistry, Pushed
 from tests.lab.model_server import ModelServer
@@ -87,6 +88,32 @@ def test_a_host_that_has_it_already_gives_it_to_the_others(
     servers[1].pull(model)
     model_registry.clear_log()
     runs.converge([model.name])
+    assert fetched(model_registry, model) == 0
+    all_have(servers, model)
+
+
+def test_a_host_that_is_still_at_something_else_gives_it_to_the_others(
+    runs: Runs, servers: list[ModelServer], model_registry: ModelRegistry
+) -> None:
+    """Each host goes at its own pace: the giver reaches its models when the others have theirs."""
+    model = push(model_registry, "team/late:1b", SIZE, seed=8)
+    giver, *others = servers
+    giver.pull(model)
+    model_registry.clear_log()
+    giver.host.sh("rm -f /tmp/goes-on")
+    inventory = controller.write_inventory(
+        runs.directory,
+        runs.hosts,
+        data={"pulled": {**runs.policy, "wanted": [model.name]}, "late": giver.host.name},
+    )
+    deploy = "tests/lab/pull_models_late.py"
+    with controller.start(inventory, deploy, "-y", env=runs.environment) as run:
+        for other in others:
+            assert run.wait_for_output(f"its blobs come from {giver.host.name}"), run.output()
+            other.host.wait_for(f"[ -e {other.manifest_path(model.name)} ]", 60)
+        giver.host.sh("touch /tmp/goes-on")
+        done = run.wait()
+    assert done.rc == 0, done.out
     assert fetched(model_registry, model) == 0
     all_have(servers, model)
 

@@ -68,7 +68,7 @@ def test_of_two_runs_the_loser_says_that_another_is_at_work(
 
 
 def test_a_lock_left_by_a_killed_run_is_nobodys(shop: Shop, tmp_path: Path) -> None:
-    shop.host.sh("mkdir -p /var/lib/stackmend/shop; echo ann >/var/lib/stackmend/shop/lock")
+    shop.host.sh("mkdir -p /var/lib/stackmend; echo ann >/var/lib/stackmend/run.lock")
     result = Runs(tmp_path, shop.host).free(str(PORT), project="shop")
     assert "another run" not in result.run.out
     assert f"0.0.0.0:{PORT}/tcp: held by" in result.run.out

@@ -150,7 +150,7 @@ def record(directory: Path, number: signal.Signals) -> dict[str, Any]:
 
 def assert_free(host: LabHost) -> None:
     """The lock of the project can be had at once."""
-    held = f"[ ! -e {MEMORY}/lock ] || flock -n {MEMORY}/lock true"
+    held = "[ ! -e /var/lib/stackmend/run.lock ] || flock -n /var/lib/stackmend/run.lock true"
     assert host.sh(f"({held}) && echo free") == "free"
 
 

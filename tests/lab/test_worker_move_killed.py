@@ -18,7 +18,7 @@ OVERRIDE = "/opt/mv/compose.stackmend.worker.yaml"
 #: Moments that are short by nature last a second.
 SLOWED = 'cp*|update*|stop*|"volume rm") /bin/sleep 1 ;;'
 
-LOCK = "/var/lib/stackmend/benchmarks/lock"
+LOCK = "/var/lib/stackmend/run.lock"
 MEASURING = f"{{ [ -e {LOCK} ] && ! flock -n {LOCK} true; }}"
 
 

@@ -1,15 +1,32 @@
-"""What unit tests share that speak to a server of known speed."""
+"""What unit tests share: no lock of this machine's, and servers of known speed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
 
 import pytest
 from pyinfra.api.host import Host
 
+from stackmend.fleet import hosts as fleet
 from tests import paced
 from tests.connected import local
 from tests.paced import Paced
+
+_NUMBERS = count()
+
+
+@pytest.fixture(scope="session")
+def locks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the locks of tests lie."""
+    return tmp_path_factory.mktemp("locks")
+
+
+@pytest.fixture(autouse=True)
+def own_lock(locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock of the host that no other test has, where this machine is the host."""
+    monkeypatch.setattr(fleet, "LOCK", str(locks / str(next(_NUMBERS)) / "run.lock"))
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def reconciling(spec: BenchmarkSpec, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setattr(connection, "find_holder", lambda *_: "")
     reported: list[Any] = []
     with local() as host:
-        report = SimpleNamespace(add_measure=lambda *_: None)
+        report = SimpleNamespace(name="worker.benchmarked", add_measure=lambda *_: None)
         room = BenchmarkReconciler(host, spec, cast(Any, report), lambda _: None)
         monkeypatch.setattr(room, "report_plan", reported.append)
         monkeypatch.setattr(room, "report_error", reported.append)
@@ -85,7 +85,7 @@ def test_whom_a_measurement_would_disturb_is_asked_once_it_has_its_turn(
             later = threading.Timer(2, leave)
             later.start()
             try:
-                assert not reconcile._reconcile(room)
+                assert reconcile._reconcile(room) == "failed"
             finally:
                 later.join()
         assert "it has 1 requests of others" in reported[-1].refusals[0].reason
@@ -118,7 +118,7 @@ def test_what_this_run_asks_of_a_shared_server_refuses_nobody(
 
             monkeypatch.setattr(room, "execute", execute)
             monkeypatch.setattr(turns, "take_turn", wait)
-            assert not reconcile._reconcile(room)
+            assert reconcile._reconcile(room) == "failed"
     (plan,) = executed
     assert (len(plan.actions), plan.refusals) == (1, ())
     assert len(reported) == 1

@@ -5,8 +5,12 @@ What it writes lies as it is below ``golden/cli_init``. ``UPDATE_GOLDEN=1 pytest
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
+import select
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,12 +23,18 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stackmend import get_deploy_directory
 from stackmend.cli import cli, new_inventory, questions
 from stackmend.cli.new_inventory import Answers, NewHost, WrongAnswer, parse_hosts
-from stackmend.spec import check
+from stackmend.spec import check, check_settings
 
 GOLDEN = Path(__file__).parent / "golden" / "cli_init"
 COMPOSE = "services: {web: {image: lab/box}}\n"
+WITH_SERVER = """
+services:
+  llm: {image: "ollama/ollama:0.12.6"}
+  api: {image: lab/box, environment: {OLLAMA_MODEL: mistral}}
+"""
 
 #: Options, and the inventory that they make.
 CASES: dict[str, Sequence[str]] = {
@@ -37,6 +47,7 @@ CASES: dict[str, Sequence[str]] = {
     "key": ("--host", "ai1", "--key", "../.ssh/fleet", "--source", "shop"),
     "beside": ("--host", "ai1", "--source", "shop"),
     "elsewhere": ("--host", "ai1", "--source", "{elsewhere}"),
+    "server": ("--host", "ai1", "--source", "talk"),
 }
 
 
@@ -46,6 +57,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for project in ("work/my/stack", "work/shop", "elsewhere/it's"):
         (tmp_path / project).mkdir(parents=True)
         (tmp_path / project / "compose.yaml").write_text(COMPOSE)
+    (tmp_path / "work/talk").mkdir()
+    (tmp_path / "work/talk/compose.yaml").write_text(WITH_SERVER)
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/fleet").write_text("a key\n")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -169,9 +182,8 @@ def test_a_wrong_answer_gets_one_line_and_writes_nothing(home: Path, name: str) 
     assert not Path("new").exists()
 
 
-#: What a person can enter that is not the default: a key is not asked for, and a terminal enters no
-#: control character.
-ASKED = sorted({*WRONG} - {"no-host", "empty-user", "control-in-host", "key"})
+#: What a person can enter that is not the default: a terminal enters no control character.
+ASKED = sorted({*WRONG} - {"no-host", "empty-user", "control-in-host"})
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -181,7 +193,7 @@ def test_a_wrong_answer_at_a_terminal_is_asked_for_again(
     options, message = WRONG[name]
     values = dict(zip(options[::2], options[1::2], strict=True))
     monkeypatch.setattr(questions, "is_interactive", lambda: True)
-    names = ["--host", "--user", "--project", "--source", "--directory"]
+    names = ["--host", "--user", "--key", "--project", "--source", "--directory"]
     (wrong,) = [option for option in values if len(values) == 1 or option != "--host"]
     answers: list[str] = []
     for option in names:
@@ -200,7 +212,7 @@ def test_a_person_is_asked_for_what_no_option_says(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(questions, "is_interactive", lambda: True)
-    done = init("new", "--project", "llm", stdin="ai1,ai2:2222\nops\n\n\n")
+    done = init("new", "--project", "llm", stdin="ai1,ai2:2222\nops\n\n\n\n")
     assert done.exception is None, done.output
     text = Path("new/group_data/all.py").read_text()
     assert 'ssh_user = "ops"' in text
@@ -243,6 +255,114 @@ def test_what_cannot_be_written_as_a_whole_is_not_written(home: Path) -> None:
     assert isinstance(done.exception, click.ClickException)
 
 
+def answer(directory: Path, answers: Sequence[str]) -> tuple[int, str]:
+    """`stackmend init my` at a real terminal, where somebody types one answer after the other."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from stackmend import cli; cli.main(['init', 'my'])"],
+        cwd=directory,
+        env={**os.environ, "NO_COLOR": "1"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    left, output = [*answers], ""
+    # The terminal's end is an error of its reader.
+    with process, contextlib.suppress(OSError):
+        while select.select([ours], [], [], 120)[0] and (read := os.read(ours, 4096)):
+            output += read.decode()
+            if left and re.search(r"[])]: \Z", output):
+                os.write(ours, f"{left.pop(0)}\n".encode())
+        process.kill()
+    os.close(ours)
+    return process.returncode, output.replace("\r\n", "\n")
+
+
+@pytest.mark.slow
+def test_a_person_at_a_terminal_is_asked_again_until_each_answer_is_right(home: Path) -> None:
+    answers = [
+        *("a b", "a:70000", "ai1=127.0.0.1:2222"),
+        *("-oProxyCommand=x", "ops"),
+        *("nowhere", "~/.ssh/fleet"),
+        *("My", "llm"),
+        *("no", "shop"),
+        *("/etc", "opt", ""),
+    ]
+    code, output = answer(home / "work", answers)
+    assert code == 0, output
+    errors = [line for line in output.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 8, output
+    assert output.endswith("next: stackmend site my --dry\n")
+    (host,) = load(str(home / "work/my/fleet.py"))
+    stack = check(host["data"])
+    assert stack is not None
+    assert (host["name"], host["data"]["ssh_port"], host["data"]["ssh_user"]) == (
+        "ai1",
+        2222,
+        "ops",
+    )
+    assert (host["data"]["ssh_key"], stack.project) == ("~/.ssh/fleet", "llm")
+    assert (str(stack.source), str(stack.directory)) == (str(home / "work/shop"), "/opt/llm")
+
+
+@pytest.mark.slow
+def test_somebody_who_leaves_in_the_midst_leaves_nothing(home: Path) -> None:
+    code, output = answer(home / "work", ["ai1", "ops", "\x04"])
+    assert (code, "Aborted." in output) == (130, True), output
+    assert not (home / "work/my/fleet.py").exists()
+
+
+#: What somebody changes in an inventory that was right, where, and what is said of it in one line.
+EDITS: dict[str, tuple[str, str, str, str]] = {
+    "typo": ("all", '"directory":', '"directroy":', "stack.directroy: unknown key (did you mean"),
+    "nested": ("all", '"on_conflict"', '"on_conflcit"', "stack.ports.on_conflcit: unknown key"),
+    "kind": ("all", '"project": "ai"', '"project": 5', "stack.project: must be text"),
+    "value": ("all", '"report"', '"kill"', "stack.ports.on_conflict: must be 'report' or 'stop'"),
+    "no mapping": ("all", "stack = {", "stack = []\nother = {", "stack: must be a mapping"),
+    "source": ("all", '"shop")', '"shp")', "work/shp is not a directory on this machine"),
+    "syntax": ("all", '"ai",', '"ai"', "group_data/all.py line "),
+    "name": ("all", '"root"', "root", "group_data/all.py line 6: NameError: name 'root' is not"),
+    "module": ("fleet", "hosts = [", "import nowhere\nhosts = [", "No module named 'nowhere'"),
+    "login": ("all", "ssh_user", "ssh_usr", "ssh_usr: unknown key (did you mean ssh_user?)"),
+    "key": ("all", '# ssh_key = "', 'ssh_key = "~/no', "id_ed25519 is no file of this machine"),
+    "key kind": ("all", '# ssh_key = "~/', 'ssh_key = 5  # "', "ssh_key: must be text"),
+    "port": ("fleet", '"ssh_port": 1', '"ssh_port": "1"', "ssh_port: must be a whole number from"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EDITS)
+def test_a_wrong_edit_gets_one_clear_error_and_reaches_no_host(home: Path, name: str) -> None:
+    init("my", "--host", "ai1=127.0.0.1:1", "--source", "shop")
+    file, text, instead, message = EDITS[name]
+    path = Path("my", {"all": "group_data/all.py", "fleet": "fleet.py"}[file])
+    before = path.read_text()
+    assert text in before
+    path.write_text(before.replace(text, instead, 1))
+    done = subprocess.run(
+        [sys.executable, "-c", "from stackmend import cli; cli.main(['site', 'my'])"],
+        env={**os.environ, "NO_COLOR": "1", "STACKMEND_REPORTS": ""},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.count(message) == 1, done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("Error: ")]) == 1
+    assert "Traceback" not in done.stderr
+    assert not Path("var").exists(), "no run, no record"
+
+
+def test_what_is_a_users_own_is_no_wrong_key() -> None:
+    stack = {"project": "ai", "source": str(get_deploy_directory() / "stacks/ai")}
+    own = {"ssh_keys": ["ssh-ed25519 AAAA"], "ssh_usr": "kept", "ssh_user": "ops", "rack": 5}
+    more = {"ssh_allow_agent": True, "ssh_paramiko_connect_kwargs": {}, "ssh_connect_retries": 2}
+    check_settings("ai1", {**own, **more, "stack": {**stack, "directory": "/opt/ai"}})
+
+
 @given(st.text(max_size=40))
 def test_whatever_is_entered_is_a_host_or_one_line_about_it(text: str) -> None:
     hosts, error = (), ""
@@ -272,7 +392,9 @@ NAMES = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}", fullmatch=True)
         unique_by=lambda host: host.name,
     ),
     key=st.text(max_size=30),
-    source=st.none() | st.text(min_size=1, max_size=30).map(Path),
+    # What no path can hold is refused before.
+    source=st.none()
+    | st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=30).map(Path),
 )
 def test_each_value_is_written_as_python_has_it(
     hosts: list[NewHost], key: str, source: Path | None

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
-from stackmend import cli, reporting
+from stackmend import cli, get_deploy_directory, reporting
 from stackmend.reporting.state import RunRecord
 from tests.unit.test_cli_exit_codes import record as make_record
 from tests.unit.test_reporting_run import OPERATION
@@ -502,6 +502,21 @@ def test_a_report_that_nobody_reads_to_its_end_is_no_error(site: Path) -> None:
     assert run_in_shell(site, "report --json | true")[2] == []
 
 
+@pytest.mark.parametrize("words", ["", "--json", "-v"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", ">/dev/full"])
+def test_a_run_whose_output_goes_nowhere_ends_as_it_would(
+    site: Path, words: str, closed: str
+) -> None:
+    write(site, "done")
+    rc, out, err = run_in_shell(site, f"site fleet.py --detailed-exitcode {words} {closed}")
+    assert rc == 10, out + err
+    assert not [line for line in out + err if "Traceback" in line or "Exception ignored" in line]
+    record = reporting.read(site / "var/reports/latest.json")
+    assert {host.outcome for host in record.hosts.values()} == {"changed"}
+    # The same of a report that nobody can read.
+    assert run_in_shell(site, f"report {closed.replace('/dev/full', '/dev/null')}")[0] == 0
+
+
 def test_a_shell_completes_the_words(site: Path) -> None:
     words = {"COMP_WORDS": "stackmend site --d", "COMP_CWORD": "2"}
     rc, out, _ = run(site, _STACKMEND_COMPLETE="bash_complete", **words)
@@ -509,3 +524,21 @@ def test_a_shell_completes_the_words(site: Path) -> None:
     assert out.splitlines() == ["plain,--dry", "plain,--detailed-exitcode"]
     for shell in ("bash", "zsh", "fish"):
         assert "_STACKMEND_COMPLETE" in run(site, _STACKMEND_COMPLETE=f"{shell}_source")[1]
+
+
+@pytest.mark.parametrize("wait", ["soon", "-1", "30h"])
+def test_a_time_to_wait_that_is_none_is_wrong_usage(site: Path, wait: str) -> None:
+    write(site, "done")
+    code, out, err = run(site, "site", "fleet.py", "--wait", wait)
+    assert (code, out) == (2, "")
+    assert "Invalid value for '--wait': must be " in err
+
+
+def test_a_record_that_is_none_is_wrong_usage(site: Path) -> None:
+    write(site, "done")
+    (site / "undo.py").write_text((get_deploy_directory() / "undo.py").read_text())
+    (site / "theirs.json").write_text('{"hosts": "; rm -rf /"}')
+    for record in ("theirs.json", "ffffff", "nowhere.json"):
+        code, out, err = run(site, "undo", "fleet.py", record)
+        assert code == 2, (out, err)
+        assert f"no record '{record}'" in err

@@ -31,6 +31,7 @@ from stackmend.compose.source import File, Source, SourceError, make
 from stackmend.compose.state import KEPT, LAYER_FILE, LINKS_FILE, Declared
 from stackmend.connection import CommandTimeout
 from stackmend.errors import StepError
+from stackmend.fleet import hosts as fleet
 from tests.connected import local
 from tests.unit.compose_world import NOW, Desired, World, compose, converge, well
 
@@ -220,7 +221,7 @@ def test_a_stack_tells_of_it_and_of_what_does_not_count(monkeypatch: pytest.Monk
 @pytest.fixture
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "state/lock"
-    monkeypatch.setattr(compose_room, "get_project_lock", lambda _: str(path))
+    monkeypatch.setattr(fleet, "LOCK", str(path))
     monkeypatch.setattr(compose_room, "_read", lambda _: OWN)
     return path
 
@@ -249,11 +250,10 @@ def test_it_is_written_while_nobody_else_is_at_work(
     spec, nobody = Desired(compose({})).spec, cast("Any", None)
     with local() as host:
         assert compose_room.apply_layer(host, spec, "a", nobody)
-        with compose_room.hold_project(host, spec) as lease:
-            assert compose_room.apply_layer(host, spec, "b", nobody, lease)
-            # Another run, which knows nothing of this one's lock.
-            with pytest.raises(connection.LeaseHeld):
-                compose_room.apply_layer(host, spec, "c", nobody)
+        assert compose_room.apply_layer(host, spec, "b", nobody)
+        # Another run, which knows nothing of this one's lock.
+        with local() as other, pytest.raises(connection.LeaseHeld):
+            compose_room.apply_layer(other, spec, "c", nobody)
     assert written == ["a", "b"]
 
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from stackmend import reporting
+from stackmend.connection import signals
 from stackmend.reporting.state import RunRecord
+from stackmend.schedule.units import MARK
 
 pytestmark = pytest.mark.slow
 
@@ -198,6 +203,40 @@ def record(site: Path, number: signal.Signals) -> RunRecord:
 
 
 BUSY = "from room import busy\nbusy(how={!r})\n"
+
+
+class Pinged(http.server.BaseHTTPRequestHandler):
+    paths: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.paths.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_the_switch_of_a_timer_hears_of_a_run_that_is_ended(
+    site: Path, monkeypatch: pytest.MonkeyPatch, timed: bool
+) -> None:
+    assert signals.TIMER == MARK
+    monkeypatch.setattr(Pinged, "paths", [])
+    if timed:
+        monkeypatch.setenv(MARK, "stackmend-host")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pinged) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        report = {"ping": f"http://127.0.0.1:{server.server_port}/check"}
+        hosts = [("@local", {"stack": {"report": report}})]
+        (site / "fleet.py").write_text(f"hosts = {hosts!r}\n")
+        with started(site, BUSY.format("wait"), "-y", inventory="fleet.py") as process:
+            appears(site / "begun")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 128 + signal.SIGTERM
+        server.shutdown()
+    record(site, signal.SIGTERM)
+    assert [path.split("?")[0] for path in Pinged.paths] == ["/check/1"] * timed
 
 
 @pytest.mark.parametrize(

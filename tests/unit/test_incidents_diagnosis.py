@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from stackmend.compose.state import Container, Engine, StackState
-from stackmend.decision import Action, Finding, Plan, Refusal
+from stackmend.decision import Action, Finding, Locked, Plan, Refusal
 from stackmend.diagnosis import Diagnosis, Evidence
 from stackmend.incidents import (
     Incident,
@@ -122,6 +122,30 @@ SCENARIOS = {
             ),
         ),
         symptoms=Symptoms(logs=(log("port is already allocated", subject="docker", kind="unit"),)),
+    ),
+    "two services are down, each for another reason": Observations(
+        rooms=(
+            room("ports.free", HELD),
+            room(
+                "compose.stack",
+                found("api", "stopped", "it exited with code 0"),
+                found("worker", "exited", "it exited with code 3"),
+                actions=(
+                    Action(verb="start", subject="api", cause="it exited with code 0"),
+                    Action(verb="start", subject="worker", cause="it exited with code 3"),
+                ),
+                states=(
+                    stack(
+                        container(
+                            "api",
+                            status="exited",
+                            shape={"ports": ["127.0.0.1:8000->8000/tcp"]},
+                        ),
+                        container("worker", status="exited"),
+                    ),
+                ),
+            ),
+        ),
     ),
     "without an engine nothing else is known": Observations(
         rooms=(
@@ -364,6 +388,12 @@ def test_what_a_host_says_cannot_steer_the_terminal() -> None:
     assert "\u202e" not in text
 
 
+def test_a_legacy_worker_that_waits_is_named_all_the_same() -> None:
+    waits = found("slow", "waits", "not moved: ai is not healthy", blocks=False)
+    diagnosis = diagnose(Observations(rooms=(room("worker.engine", waits),)))
+    assert [finding.incident for finding in diagnosis.findings] == ["worker-unaccelerated"]
+
+
 ENTRY = {"entrypoint": ["docker-entrypoint.sh"], "command": ["redis-server"]}
 
 
@@ -380,6 +410,7 @@ def find_exposed(image: str, shape: dict[str, object]) -> list[str]:
         ENTRY,
         {**ENTRY, "command": ["redis-server", "--appendonly", "yes"]},
         {**ENTRY, "command": ["--save", "60 1"]},
+        {**ENTRY, "command": ["redis-server", "--save", "", "--protected-mode", "no"]},
         {"entrypoint": ["/usr/local/bin/redis-server", "--appendonly", "yes"]},
         {**ENTRY, "environment": {"REDIS_VERSION": "8.0", "PATH": "/bin"}},
     ],
@@ -396,6 +427,8 @@ def test_a_redis_that_surely_has_no_password_is_exposed(shape: dict[str, object]
         {**ENTRY, "command": ["redis-server", "settings"]},
         {**ENTRY, "command": ["--aclfile", "/users.acl"]},
         {**ENTRY, "command": ["--include", "/more"]},
+        {**ENTRY, "command": ["redis-server", "--protected-mode", "yes"]},
+        {**ENTRY, "command": ["--protected-mode", "no", "--requirepass", "*"]},
         {**ENTRY, "command": ["sh", "-c", "exec redis-server $OPTIONS"]},
         {"entrypoint": ["/start.sh"]},
         {**ENTRY, "environment": {"REDIS_PASSWORD": "*"}},
@@ -405,3 +438,90 @@ def test_a_redis_that_surely_has_no_password_is_exposed(shape: dict[str, object]
 )
 def test_one_that_may_have_a_password_is_not(shape: dict[str, object]) -> None:
     assert find_exposed("redis/redis-stack-server:7", shape) == []
+
+
+def test_a_model_that_a_service_names_and_the_server_lacks_is_missing() -> None:
+    """Nobody declares it: the stack answers nothing all the same."""
+    named = found(
+        "llama3.2:1b",
+        "named",
+        "OLLAMA_MODEL of worker names it, but it is not on the server",
+        blocks=False,
+    )
+    diagnosis = diagnose(Observations(rooms=(room("models.pulled", named),)))
+    assert [each.incident for each in diagnosis.findings] == ["model-missing"]
+    assert diagnosis.findings[0].subjects == ("llama3.2:1b",)
+    assert diagnosis.notes == ()
+    # As an image of a chat has it, for its own ears.
+    other = named.model_copy(update={"cause": "WHISPER_MODEL of chat names it, but it is absent"})
+    diagnosis = diagnose(Observations(rooms=(room("models.pulled", other),)))
+    assert diagnosis.findings == ()
+    assert len(diagnosis.notes) == 1
+
+
+OPEN = ({"address": "0.0.0.0", "port": 6379}, {"address": "::", "port": 11434})
+OWN = ({"address": "127.0.0.1", "port": 6379}, {"address": "172.17.0.1", "port": 11434})
+
+
+def listen(
+    listeners: Iterable[dict[str, object]] | None, *containers: Container
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """What is exposed where this listens, with its subjects; and the status of each check."""
+    raw = None if listeners is None else tuple(listeners)
+    observations = Observations(
+        rooms=(room("compose.stack", states=(stack(*containers),)),),
+        symptoms=Symptoms.model_validate({"listeners": raw}),
+    )
+    diagnosis = diagnose(observations)
+    return (
+        {each.incident: each.subjects for each in diagnosis.findings},
+        {check.name: check.status for check in diagnosis.checks},
+    )
+
+
+def test_what_shares_the_hosts_network_is_exposed_by_what_it_listens_on() -> None:
+    shared = {"network_mode": "host"}
+    cache = container("cache", image="redis:8", shape=shared)
+    model = container("llm", image="ollama/ollama:0.12", shape=shared)
+    found, _ = listen(OPEN, cache, model)
+    assert found == {"redis-exposed": ("cache",), "ollama-exposed": ("llm",)}
+    found, checks = listen(OWN, cache, model)
+    assert (found, checks["redis-exposed"], checks["ollama-exposed"]) == ({}, "ok", "ok")
+    # Nobody can say so where nothing was read: it is no `ok`.
+    found, checks = listen(None, cache, model)
+    assert found == {}
+    assert (checks["redis-exposed"], checks["ollama-exposed"]) == ("unknown", "unknown")
+    moved = cache.model_copy(update={"shape": {**shared, "command": ["--port", "7000"]}})
+    assert listen([{"address": "*", "port": 7000}], moved)[0] == {"redis-exposed": ("cache",)}
+    guarded = cache.model_copy(update={"shape": {**shared, "command": ["--requirepass", "x"]}})
+    assert listen(OPEN[:1], guarded)[0] == {}
+
+
+def test_a_model_server_that_is_no_container_is_exposed_as_well() -> None:
+    unit = {"address": "*", "port": 11434, "program": "ollama"}
+    assert listen([unit])[0] == {"ollama-exposed": ("ollama",)}
+    assert listen([{**unit, "port": 8080}])[0] == {"ollama-exposed": ("ollama",)}
+    assert listen([{**unit, "program": "docker-proxy"}])[0] == {}
+    assert listen([{**unit, "address": "127.0.0.1"}, {"address": "*", "port": 22}])[0] == {}
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"entrypoint": ["redis-server"]},
+        {"entrypoint": ["docker-entrypoint.sh"], "command": ["valkey-server", "--save", ""]},
+    ],
+)
+def test_a_redis_is_known_by_what_it_runs_as_well(shape: dict[str, object]) -> None:
+    assert find_exposed("registry.lan/team/cache:1", shape) == ["redis-exposed"]
+
+
+def test_another_run_hides_no_finding_and_is_none() -> None:
+    locked = Locked(subject="host", reason="another run is at work here: ann", remedy="wait")
+    diagnosis = diagnose(
+        Observations(rooms=(room("ports.free", refusals=(locked,)), room("compose.stack", STOPPED)))
+    )
+    assert [each.incident for each in diagnosis.findings] == ["service-down"]
+    checks = {check.name: (check.status, check.reason) for check in diagnosis.checks}
+    assert checks["ports.free"] == ("unknown", locked.reason)
+    assert checks["port-taken"] == ("unknown", locked.reason)

@@ -124,3 +124,21 @@ def test_what_looks_like_a_secret_stands_in_no_line() -> None:
     )
     assert len(found.logs) == 2
     assert "hunter2" not in found.model_dump_json()
+
+
+def test_what_listens_is_read_with_its_program() -> None:
+    lines = (
+        'LISTEN 0      4096         *:11434            *:*    users:(("ollama",pid=71,fd=3))',
+        "LISTEN 0      4096   127.0.0.53%lo:53    0.0.0.0:* ",
+        "LISTEN 0      511          [::]:6379         [::]:*",
+        "ESTAB  0      0      10.0.0.1:22       10.0.0.2:4000",
+        "nonsense",
+    )
+    found = read(("listening", lines, 0)).listeners
+    assert found is not None
+    assert [(each.address, each.port, each.program) for each in found] == [
+        ("*", 11434, "ollama"),
+        ("127.0.0.53", 53, ""),
+        ("::", 6379, ""),
+    ]
+    assert read().listeners is None

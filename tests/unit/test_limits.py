@@ -54,7 +54,7 @@ def list_connection_limits() -> list[float]:
         ("a probe", [fetching.PROBE_TIMEOUT]),
         ("all probes", [fetching.TIMEOUT]),
         ("a command that reads", [channel.READ_LIMIT]),
-        ("the lock of a room", [lease.ANSWER_WITHIN]),
+        ("the lock of a host", [lease.ANSWER_WITHIN]),
         ("a command of an earlier run", [compose.BUSY_TIMEOUT]),
         ("a command that changes something", [channel.LIMIT]),
         ("a command that changes the project", [compose.LIMIT, compose.BUSY_TIMEOUT]),

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stackmend import spec
 from stackmend.decision import Finding
+from stackmend.diagnosis import Diagnosis
 from stackmend.reporting import textfile
 from stackmend.reporting.metrics import History, update
 from stackmend.reporting.state import (
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 
 #: In the order in which samples are named here.
 LABELS = ("host", "operation", "kind", "verb", "state", "outcome", "version")
+LABELS += ("incident", "severity")
 
 #: Seconds since 1970 of the first run here.
 FIRST = 1_700_000_000
@@ -92,7 +94,7 @@ def read(path: Path) -> dict[tuple[str, ...], float]:
             assert math.isfinite(sample.value)
             assert sample.name.endswith("_total") is (family.type == "counter")
     samples = [
-        ((sample.name, *(sample.labels[x] for x in LABELS if x in sample.labels)), sample.value)
+        ((sample.name, *(sample.labels[x] for x in LABELS if sample.labels.get(x))), sample.value)
         for family in families
         for sample in family.samples
     ]
@@ -130,6 +132,29 @@ def test_what_a_host_is_and_what_was_found_and_done(file: Path) -> None:
     assert found["stackmend_actions_total", "one", "compose.stack (ai)", "start"] == 2
     assert found["stackmend_runs_total", "one", "converged"] == 2
     assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_what_the_doctor_found_stands_in_place_of_what_the_run_before_it_did(file: Path) -> None:
+    textfile.write(file, make_run(one=make_host("failed", kinds=["link"])), {"one", "two"})
+    held = {"incident": "port-taken", "title": "held", "severity": "error"}
+    down = {"incident": "service-down", "title": "down", "severity": "error"}
+    diagnosis = Diagnosis.model_validate(
+        {"findings": [held, {**down, "explained_by": "port-taken"}, {**held, "incident": ""}]}
+    )
+    ill = HostRecord(outcome="drifted", diagnosis=diagnosis)
+    textfile.write(file, make_run(FIRST + 60, mode="dry", one=ill, two=ill), {"one", "two"})
+    found = read(file)
+    assert {name[1:]: value for name, value in found.items() if name[0].endswith("findings")} == {
+        ("one", "port-taken", "error"): 1,
+        ("one", "error"): 1,
+    }
+    assert found["stackmend_host_state", "one", "failed"] == 1
+    some = HostRecord(outcome="converged", diagnosis=Diagnosis(only=("mtu",)))
+    textfile.write(file, make_run(FIRST + 90, mode="dry", one=some), {"one", "two"})
+    assert read(file) == found
+    well = HostRecord(outcome="converged", diagnosis=Diagnosis())
+    textfile.write(file, make_run(FIRST + 120, mode="dry", one=well), {"one", "two"})
+    assert not [name for name in read(file) if name[0].endswith("findings")]
 
 
 def test_each_state_is_one_of_all(file: Path) -> None:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import gevent.event  # type: ignore[import-untyped]
 import pytest
-from pyinfra.api import Config, Inventory, State
+from pyinfra import context
+from pyinfra.api import Config, Inventory, State, operation
 from pyinfra.api.host import Host
+from pyinfra.api.operation import add_op
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_host, ctx_state
 
-from stackmend import connection
+from stackmend import connection, models
+from stackmend.connection.settings import unwrap
+from stackmend.fleet import pace
 from stackmend.models import peers, reading
 from stackmend.models.peers import Fleet
-from stackmend.models.spec import Name
+from stackmend.models.plan import Plan
+from stackmend.models.reconciler import ModelsReconciler
+from stackmend.models.spec import ModelsPolicy, ModelsSpec, Name
 from stackmend.models.state import Place, StoreState
+from stackmend.reconcile import Observation
 from stackmend.reporting import Collector
 from tests.unit.models_world import UP, manifest, problem, state, stored
 
@@ -25,7 +37,7 @@ HERE = UP.model_copy(update={"place": PLACE})
 @pytest.fixture
 def hosts() -> list[Host]:
     inventory = Inventory(([f"h{number}" for number in range(4)], {}))
-    State(inventory, Config())
+    State(inventory, Config()).is_executing = True
     found = list(inventory)
     for host in found:
         host.connected = True
@@ -134,3 +146,105 @@ def test_a_giver_is_told_once_that_it_gave_what_it_has_not(
     assert refusal.subject == "a:latest"
     assert "cccc" in refusal.reason
     assert '"hashes": true' in refusal.remedy
+
+
+@operation()
+def earlier(found: gevent.event.Event) -> Iterator[str]:
+    """On ai1: goes on until ai2 has looked for the model."""
+    if context.state.is_executing and context.host.name == "ai1":
+        found.wait(10)
+    return
+    yield ""
+
+
+@operation()
+def bring(found: gevent.event.Event, givers: list[str]) -> Iterator[str]:
+    """Looks for a host that has the model."""
+    host = unwrap(context.host)
+    if host.state.is_executing:
+        givers.append(giver(peers.get_fleet(host.state).find(host, [NAME], manifest("a"))))
+        found.set()
+    return
+    yield ""
+
+
+@pytest.mark.parametrize("hashes", [False, True])
+def test_a_host_that_is_still_at_an_earlier_operation_gives(
+    hashes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state_of_run = State(Inventory((["ai1", "ai2"], {"_sudo": True})), Config())
+    state_of_run.current_stage = StateStage.Execute
+    asked: list[Any] = []
+
+    def read(host: Host, arguments: Any, settings: Any = None) -> StoreState:
+        asked.append((arguments["project"], settings["_sudo"]))
+        return state([stored("a")] if host.name == "ai1" else [], server=HERE)
+
+    monkeypatch.setattr(reading, "read", read)
+    policy = ModelsPolicy(wanted=("a",), pull_from="peer", hashes=hashes)
+    found, givers = gevent.event.Event(), []
+    with ctx_state.use(state_of_run):
+        for host in state_of_run.inventory:
+            host.connected = True
+            state_of_run.activate_host(host)
+            with ctx_host.use(host):
+                models.prefetch(policy, "ai")
+        add_op(state_of_run, earlier, found)
+        add_op(state_of_run, bring, found, givers)
+        pace.run_ops(state_of_run)
+    assert givers == ["ai1", ""]
+    assert asked[0] == ("ai", True)
+
+
+def test_a_giver_without_an_operation_yet_only_notes_what_it_gave(
+    hosts: list[Host], fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It mends the blob in its own turn, which is still to come."""
+    state_of_run = hosts[1].state
+    state_of_run.is_executing = False
+    report = Collector("models.pulled")
+    fleet.join(hosts[1], {"hashes": False}, report)
+    state_of_run.is_executing = True
+    monkeypatch.setattr(reading, "note_corrupt", lambda *_: True)
+    fleet.report_corrupt(peers.Peer(hosts[1], {}, PLACE, (NAME,)), f"sha256:{'c' * 64}")
+    assert not report.refusals
+    assert not state_of_run.failed_hosts
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "before", "waits"),
+    [
+        ("h1:11434", "unreachable", True),
+        ("h1:11434", "up", False),
+        ("elsewhere:11434", "unreachable", False),
+        ("", "absent", False),
+    ],
+)
+def test_a_server_of_another_host_of_the_run_is_waited_for(
+    hosts: list[Host], monkeypatch: pytest.MonkeyPatch, endpoint: str, before: Any, waits: bool
+) -> None:
+    """Its own compose may be what brings it, in the same run."""
+    spec = ModelsSpec.model_validate(
+        {"wanted": ["a"], **({"endpoint": endpoint} if endpoint else {})}
+    )
+    room = ModelsReconciler(hosts[0], spec, Collector("models.pulled"))
+    status = before
+
+    def look(*_: Any, **__: Any) -> StoreState:
+        return state(server=HERE.model_copy(update={"status": status}))
+
+    def wait(host: Host, other: Host, is_ready: Any) -> bool:
+        nonlocal status
+        assert (host, other) == (hosts[0], hosts[1])
+        assert not is_ready()
+        status = "up"
+        assert is_ready()
+        return True
+
+    monkeypatch.setattr(reading, "read", look)
+    monkeypatch.setattr(pace.fleet, "wait_for_host", wait)
+    monkeypatch.setattr(room, "_find_timeout", lambda found: 0.0)
+    monkeypatch.setattr(room, "observe", lambda *, fresh=False: Observation(Plan(), look()))
+    observed = room.wait_until_ready().state
+    assert observed is not None
+    assert (observed.server.status == "up") is (waits or before == "up")

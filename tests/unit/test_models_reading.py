@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyinfra.api import StringCommand
 from pyinfra.api.host import Host
 
 from stackmend import connection
@@ -21,6 +22,7 @@ from tests.unit.models_store import Peer, Store, named, serving
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "models"))
     with local() as host:
+        host.state.is_executing = True
         yield host
 
 
@@ -87,3 +89,47 @@ def test_sizes_are_read_as_often_as_they_are_asked_for(
         assert isinstance(again, StoreState)
         assert [problem.kind for problem in again.problems] == ["missing"]
     assert hashings == []
+
+
+def test_others_see_what_an_operation_has_changed_since_the_run_was_prepared(
+    host: Host, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "models")
+    with serving(Peer()) as peer:
+        asked = ModelsSpec(endpoint=Endpoint.parse(peer.endpoint)).fact_arguments
+
+        def list_models() -> list[str]:
+            state = reading.read_latest(host, asked, {})
+            assert isinstance(state, StoreState)
+            return [str(model.name) for model in state.models]
+
+        (tmp_path / "models").mkdir(exist_ok=True)
+        host.state.is_executing = False
+        assert isinstance(reading.read(host, asked), StoreState)
+        host.state.is_executing = True
+        assert list_models() == []
+        store.model("registry.ollama.ai/library/tiny/latest", b"w" * 5000)
+        assert list_models() == [], "valid until something is done on the host"
+        connection.run(host, StringCommand("true"))
+        assert list_models() == ["tiny:latest"]
+
+
+def test_a_host_that_cannot_be_read_is_not_asked_for_each_model(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ModelsSpec(endpoint=Endpoint.parse("127.0.0.1")).fact_arguments
+    readings: list[object] = []
+    read = reading.read
+
+    def fail(*arguments: Any, **named: Any) -> connection.Unknown:
+        readings.append(arguments)
+        return connection.Unknown("cut off")
+
+    monkeypatch.setattr(reading, "read", fail)
+    for _ in range(3):
+        assert isinstance(reading.read_latest(host, asked, {}), connection.Unknown)
+    assert len(readings) == 1
+    monkeypatch.setattr(reading, "read", read)
+    # Its own operation reads it whatever others could.
+    assert isinstance(reading.read(host, asked), StoreState)
+    assert isinstance(reading.read_latest(host, asked, {}), StoreState)

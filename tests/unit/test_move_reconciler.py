@@ -17,6 +17,7 @@ from pyinfra.api import StringCommand
 from stackmend import compose, connection
 from stackmend.compose.spec import ComposeSpec
 from stackmend.errors import StepError
+from stackmend.fleet import hosts as fleet
 from stackmend.reporting import announce
 from stackmend.worker import pictures
 from stackmend.worker.benchmark import conditions, occupation, progress, store, turns
@@ -60,6 +61,8 @@ class World(MoveReconciler):
         self.dead: set[str] = set()
         self.broken: set[str] = set()
         self.unhealthy: set[str] = set()
+        self.returning = False
+        self.returned: list[str] = []
         self.measured: Any = None
         self.printed = {"missing": "0\n"}
         self.runners = (
@@ -95,6 +98,12 @@ class World(MoveReconciler):
     @contextlib.contextmanager
     def step(self, *actions: Any) -> Iterator[None]:
         yield
+
+    @contextlib.contextmanager
+    def allow_return(self) -> Iterator[None]:
+        self.returning = True
+        yield
+        self.returning = False
 
     def report_error(self, error: Any) -> None:
         self.errors.append(str(error))
@@ -132,6 +141,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> None:
             stage = "none"
         checks = "".join(f" +{check.name}" for check in spec.checks)
         own.done.append(f"apply {stage}{checks}")
+        if own.returning:
+            own.returned.append(own.done[-1])
         if stage in own.unhealthy:
             return False
         own.layer = content
@@ -172,6 +183,7 @@ def test_clients_go_back_to_one_that_answers() -> None:
         "unvolume ai stackmend-ollama",
         "returned",
     ]
+    assert own.returned == ["apply added", "apply none"]
 
 
 def test_a_dead_one_is_no_reason_to_go_back() -> None:
@@ -420,6 +432,7 @@ def test_one_that_no_longer_answers_with_it_is_put_back() -> None:
     assert own.layer == make_layer(move(), "retired")
     assert "mem_limit" not in own.record.move.added
     assert own.record.stage == "retired"
+    assert own.returned == ["apply retired"], "however long the run is at work by then"
 
 
 def test_the_container_is_removed_once_it_is_no_longer_kept() -> None:
@@ -490,10 +503,9 @@ def measuring(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What a measurement takes before it begins; it ends with what the host is short of."""
     taken: list[Any] = []
 
-    @contextlib.contextmanager
-    def hold(host: object, path: str) -> Iterator[Any]:
-        taken.append(path)
-        yield SimpleNamespace(check=lambda: taken.append("checked"))
+    def hold(host: object) -> Any:
+        taken.append("locked")
+        return SimpleNamespace(check=lambda: taken.append("checked"))
 
     @contextlib.contextmanager
     def turn(host: object, endpoint: Any, *, shared: bool) -> Iterator[None]:
@@ -505,7 +517,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         taken.append(read()())
         raise StepError("it does not answer")
 
-    monkeypatch.setattr(connection, "hold_lock", hold)
+    monkeypatch.setattr(fleet, "hold", hold)
     monkeypatch.setattr(turns, "take_turn", turn)
     monkeypatch.setattr(measuring_both, "measure_both", measure)
     monkeypatch.setattr(conditions, "make_reader", lambda *_: lambda: lambda: Conditions())
@@ -523,7 +535,7 @@ def test_both_are_measured_under_the_lock_and_in_the_turn_of_a_benchmark(
     own = World(record("imported"))
     with pytest.raises(StepError, match="it does not answer"):
         MoveReconciler._measure_both(own, move(), MEASURE)
-    assert measuring[:3] == ["/var/lib/stackmend/benchmarks/lock", ("llm", False), "checked"]
+    assert measuring[:3] == ["locked", ("llm", False), "checked"]
     assert len(measuring) == 2 + 2 * ATTEMPTS
 
 

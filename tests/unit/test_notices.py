@@ -73,6 +73,9 @@ def play(*outcomes: Outcome, every: float = EVERY) -> list[str]:
         (["refused", "refused", "failed", "refused"], ["needs you", "", "", ""]),
         (["failed", "refused", "failed", "converged"], ["broke", "needs you", "", "well again"]),
         (["converged", "changed", "converged"], ["", "mended", ""]),
+        # Who has paused a host hears nothing of it until it is over.
+        (["converged", "paused", "paused", "failed"], ["", "", "", "broke"]),
+        (["failed", "paused", "converged"], ["broke", "", "well again"]),
         # What a run that was cut says of a host is nothing.
         (["failed", "unknown", "failed", "converged"], ["broke", "", "", "well again"]),
         (["failed", "unmanaged", "locked", "converged"], ["broke", "", "", "well again"]),

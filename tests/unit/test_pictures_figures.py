@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stackmend.pages import COLOURS
 from stackmend.worker import figures
 from stackmend.worker.figures import Figure, Unit, format_figure, format_moment
-from stackmend.worker.pictures.palette import COLOURS, MARKERS, SERIES
+from stackmend.worker.pictures.palette import MARKERS, SERIES
 
 
 @pytest.mark.parametrize(

@@ -522,8 +522,10 @@ def comes_back(start: Callable[..., Running], tmp_path: Path, path: str) -> None
 
     def restore(*, observe: bool = False, record: str = "latest") -> int:
         done = run(commands.restore(record, observe=observe, root=str(root)), path, tmp_path)
-        assert done.stdout.decode() == f"{NAME}\n", done.stderr
         assert done.returncode in (0, DUE), done.stderr
+        # What would be started needs its ports.
+        ports = f"{PORT}\n" if done.returncode == DUE else ""
+        assert done.stdout.decode() == f"{NAME}\n{ports}", done.stderr
         return done.returncode
 
     assert restore(observe=True) == DUE
@@ -751,6 +753,26 @@ def test_units_are_stopped_together(tools: Path, bare: Path, name: str) -> None:
     assert [call for call in calls(tools) if call[1] == "stop"] == [
         ["systemctl", "stop", "--", *units]
     ]
+
+
+def test_a_unit_that_does_not_start_is_not_enabled(tools: Path, bare: Path) -> None:
+    answers = (
+        'was() { if [ -e "$0.stopped" ]; then echo "$2"; else echo "$1"; fi; }\n'
+        'case "$*" in *ActiveState*) was ActiveState=active ActiveState=inactive ;; '
+        "*UnitFileState*) was UnitFileState=enabled UnitFileState=disabled ;; "
+        "*LoadState*) echo LoadState=loaded ;; "
+        'stop*) : >"$0.stopped" ;; start*) exit 1 ;; esac'
+    )
+    stub(tools, "systemctl", answers)
+    root, path = tools.parent / "root", f"{tools}:{bare}"
+    done = end(action(StopUnits, units=("redis.service",)), root, path)
+    assert done.returncode == 0, done.stderr
+    observed = run(commands.restore(NAME, observe=True, root=str(root)), path)
+    assert (observed.returncode, observed.stdout.decode()) == (DUE, f"{NAME}\n{PORT}\n")
+    (tools.parent / "said").unlink()
+    acted = run(commands.restore(NAME, observe=False, root=str(root)), path)
+    assert acted.returncode == 69
+    assert [call[1] for call in calls(tools) if call[1] != "show"] == ["start"]
 
 
 @pytest.mark.parametrize(

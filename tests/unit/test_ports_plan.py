@@ -15,9 +15,12 @@ from typing import get_args
 import pytest
 
 from stackmend.ports.plan import Action, Plan, explain_allocated, plan
-from stackmend.ports.state import Holder, PortState
+from stackmend.ports.plan.restore import plan_return
+from stackmend.ports.spec import PortSpec
+from stackmend.ports.state import Container, Holder, HostPorts, PortState, Unit
 from tests.unit.ports_world import (
     EVERYTHING,
+    WANTED,
     bare,
     container,
     held,
@@ -449,3 +452,45 @@ def test_no_golden_text_is_left_behind() -> None:
 def test_every_verb_is_in_some_scenario() -> None:
     done = {type(action) for build in SCENARIOS.values() for action in build().actions}
     assert done == set(get_args(Action))
+
+
+def test_what_was_stopped_is_started_where_its_ports_are_free() -> None:
+    free = HostPorts(ports=(PortState(desired=PortSpec(port=6379), status="free"),))
+    for ports in (None, free):
+        assert [action.verb for action in plan_return("20260101T120000Z-1", ports).actions] == [
+            "bring back"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("holder", "remedy"),
+    [
+        (
+            Holder(
+                kind="container",
+                container=Container(id="1", name="ai-redis-1", project="ai", service="redis"),
+            ),
+            "take the port from redis in project ai and apply that, then run this again",
+        ),
+        (
+            Holder(kind="container", container=Container(id="1", name="web")),
+            "stop container web, then run this again",
+        ),
+        (
+            Holder(kind="unit", unit=Unit(name="redis.service")),
+            "systemctl stop redis.service, then run this again",
+        ),
+        (Holder(kind="hidden"), "free the port, then run this again"),
+    ],
+    ids=["project", "container", "unit", "hidden"],
+)
+def test_nothing_is_started_whose_port_another_holds(holder: Holder, remedy: str) -> None:
+    port = PortState(desired=PortSpec(port=6379), status="held", holders=(holder,))
+    plan = plan_return("20260101T120000Z-1", HostPorts(ports=(port,)))
+    assert plan.actions == ()
+    (refusal,) = plan.refusals
+    assert refusal.subject == WANTED
+    assert refusal.reason.startswith(
+        f"what record 20260101T120000Z-1 holds is not started: {WANTED} is held by "
+    )
+    assert refusal.remedy == remedy

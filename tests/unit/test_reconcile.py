@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import gevent  # type: ignore[import-untyped]
@@ -18,6 +20,8 @@ from stackmend import reconcile
 from stackmend.connection import Lease, LeaseHeld, RemoteError, Unknown
 from stackmend.decision import Action, Finding, Locked, Plan, Refusal
 from stackmend.errors import StepError
+from stackmend.fleet import hosts as fleet
+from stackmend.fleet.spec import ReconcilePolicy
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce, journal
 from stackmend.reporting.collect import Collector
@@ -37,7 +41,6 @@ class Room(Reconciler[str, Action]):
 
     host: Host
     report: Collector
-    lock: str
     observations: list[Observation[str, Action] | Exception]
     failing: Exception | None = None
     verifiable: bool = True
@@ -86,15 +89,15 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     append = functools.partial(journal.append, path=str(tmp_path / "state/journal.jsonl"))
     monkeypatch.setattr(journal, "append", append)
     monkeypatch.setattr(announce.reporting, "get_run_id", lambda state: "1a2b3c")
+    monkeypatch.setattr(fleet, "LOCK", str(tmp_path / "state/lock"))
     with local() as host:
         yield host
 
 
 @pytest.fixture
-def room(host: Host, tmp_path: Path) -> Callable[..., Room]:
+def room(host: Host) -> Callable[..., Room]:
     def build(*observations: Any, kind: type[Room] = Room, **more: Any) -> Room:
-        lock = str(tmp_path / "state/lock")
-        return kind(host, Collector("it.turned"), lock, list(observations), **more)
+        return kind(host, Collector("it.turned"), list(observations), **more)
 
     return build
 
@@ -226,7 +229,7 @@ def test_while_another_run_is_at_work_nothing_is_done(
     (refusal,) = one.report.refusals
     assert isinstance(refusal, Locked)
     assert refusal.reason == "another run is at work here: me@there pid 7"
-    assert refusal.remedy == "wait for that run to end, then run again"
+    assert refusal.remedy.startswith("wait for that run to end, then run again; ")
 
 
 def test_a_lock_of_another_room_that_a_step_needs_is_no_failure(room: Any) -> None:
@@ -261,7 +264,7 @@ def test_the_limit_of_a_command_is_none_of_the_operation(host: Host, tmp_path: P
             return True
 
     one = Slow(
-        *(host, Collector("it.turned"), str(tmp_path / "state/lock")),
+        *(host, Collector("it.turned")),
         [wrong("before", TURN), wrong("before", TURN), wrong("locked", TURN), right()],
     )
     host.state.is_executing = True
@@ -352,3 +355,111 @@ def test_what_cannot_be_read_is_a_problem_while_observed(observed: Host, room: A
     assert reconcile.list_readings(observed)["it.turned"].problem == (
         "it cannot be read: no answer"
     )
+
+
+def test_a_host_that_is_only_not_as_desired_was_well(room: Any) -> None:
+    one = room()
+    drift = FINDING.model_copy(update={"kind": "setting"})
+    assert one.is_sound(Plan())
+    assert not one.is_sound(Plan(findings=(FINDING,)))
+    assert one.is_sound(Plan(findings=(FINDING.model_copy(update={"blocks": False}),)))
+    type(one).drift = frozenset({"setting"})
+    try:
+        assert one.is_sound(Plan(findings=(drift,)))
+        assert not one.is_sound(Plan(findings=(drift, FINDING)))
+    finally:
+        del type(one).drift
+
+
+def test_once_its_time_is_over_a_host_is_changed_no_further(
+    room: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = room(wrong("before", TURN, BEND), wrong("locked", TURN, BEND))
+    policy = ReconcilePolicy(limit=1e-6)
+    monkeypatch.setattr(fleet, "find_policy", lambda _: policy)
+    fleet._find(one.host.state).get_seat(one.host).clock.start(0.0)
+    assert not run(one)
+    assert list_results(one) == []
+    (error,) = list_errors(one)
+    assert "begins no further step: reconcile.limit (turn it)" in error
+
+
+def test_a_fault_of_a_room_fails_this_host_and_says_where_it_is(room: Any, host: Host) -> None:
+    one = room(KeyError("name"), KeyError("name"))
+    assert not reconcile.report_observation(one)
+    (error,) = one.report.errors
+    assert error.message == "unexpected KeyError: 'name'"
+    assert any("test_reconcile.py line" in line for line in error.log)
+    host.state.is_executing = True
+    assert not reconcile.report_observation(one), "executing says it"
+    assert len(one.report.errors) == 1
+    with_lock = room(wrong("before", TURN), KeyError("name"))
+    assert not run(with_lock)
+    assert "unexpected KeyError" in list_errors(with_lock)[0]
+
+
+def test_pauses_that_cannot_be_read_end_no_other_host(
+    room: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*_: object) -> Plan[Action]:
+        raise RemoteError("@local", "read its pauses", "no answer")
+
+    monkeypatch.setattr(reconcile, "_hold_back", lose)
+    one = room(wrong("before", TURN))
+    assert not reconcile.report_observation(one)
+    assert "no answer" in list_errors(one)[0]
+
+
+class Suspended(Room):
+    """Is suspended for long after its first step, and asks nothing of the lock itself."""
+
+    def execute(self, plan: Plan[Action], state: str, lease: Lease) -> bool:
+        for action in plan.actions:
+            with self.step(action):
+                self.calls.append(action.verb)
+            lease._alive -= 100
+        return True
+
+
+def test_no_step_begins_once_the_lock_is_lost(room: Any) -> None:
+    one = room(wrong("before", TURN, BEND), wrong("locked", TURN, BEND), kind=Suspended)
+    assert not run(one)
+    assert list_results(one) == [("turn", "done")]
+    (error,) = list_errors(one)
+    assert "the lock was lost" in error
+
+
+def test_once_hosts_got_worse_no_other_is_changed(room: Any) -> None:
+    one = room(wrong("before", TURN))
+    turns = fleet._find(one.host.state).turns
+    for name in ("a", "b", "c"):
+        assert turns.begin(name, 0.0)
+        turns.end(name, "worse")
+    assert not run(one)
+    assert list_results(one) == list_errors(one) == []
+    (refusal,) = one.report.refusals
+    assert refusal.reason == "left as it is: 3 hosts in a row got worse by being changed: a, b, c"
+    assert "reconcile.stop_after" in refusal.remedy
+
+
+def test_a_run_that_waits_observes_once_more(
+    room: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a refusal that is what the other run has half made, nothing is left then."""
+    lock = tmp_path / "state/lock"
+    lock.parent.mkdir(mode=0o700)
+    lock.write_text("me@there pid 7\n")
+    monkeypatch.setattr(fleet, "find_wait", lambda _: 60.0)
+    one = room(refused("half made"), wrong("locked", TURN), right())
+    with lock.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        calls: list[list[str]] = []
+
+        def sleep(seconds: float) -> None:
+            calls.append([*one.calls])
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+        monkeypatch.setattr(fleet, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+        assert run(one)
+    assert calls == [["observe"]]
+    assert list_results(one) == [("turn", "done")]

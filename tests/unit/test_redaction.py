@@ -88,6 +88,52 @@ def test_what_is_replaced(secret: str, text: str, shown: str) -> None:
     assert Redactor({secret}).redact(text) == shown
 
 
+SECRET = "pa$$'w\"or%d né☃/x+Y=long-enough-secret-value-1234567890"
+BYTES = SECRET.encode()
+
+
+def wrap(text: str, width: int = 20, between: str = "\n") -> str:
+    return between.join(text[at : at + width] for at in range(0, len(text), width))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        wrap(base64.b64encode(BYTES).decode()),
+        wrap(base64.b64encode(BYTES).decode(), between="\r\n    "),
+        wrap(base64.b64encode(BYTES).decode(), between="\\n"),
+        wrap(base64.urlsafe_b64encode(BYTES).decode(), between="\\\n"),
+        wrap(BYTES.hex(), 16),
+        wrap(SECRET, 10),
+        wrap(SECRET, 10, "=\n"),
+        BYTES.hex(":"),
+        BYTES.hex(" "),
+        BYTES.hex(" ", 2),
+        BYTES.hex("-").upper(),
+        wrap(BYTES.hex(":").upper(), 48),
+        "".join(f"%{byte:02x}" for byte in BYTES),
+        "".join(f"\\x{byte:02x}" for byte in BYTES),
+        "".join(f"\\u{ord(character):04x}" for character in SECRET),
+        "".join(f"&#{ord(character)};" for character in SECRET),
+        "".join(f"&#x{ord(character):X};" for character in SECRET),
+    ],
+)
+def test_what_is_wrapped_or_escaped_as_a_whole_is_replaced(written: str) -> None:
+    text = f"before {written} after"
+    assert Redactor({SECRET}).redact(text) == f"before {MASK} after"
+    lines = text.split("\n")
+    redacted = Redactor({SECRET}).redact_lines(lines)
+    assert len(redacted) == len(lines)
+    assert redacted[0] == f"before {MASK}" + (" after" if len(lines) == 1 else "")
+    assert redacted[-1] == (f"{MASK} after" if len(lines) > 1 else redacted[0])
+    assert set(redacted[1:-1]) <= {MASK}
+
+
+def test_words_that_stand_beside_each_other_by_chance_stay() -> None:
+    text = "its pass\nword is\nnot shown: 12 34 56 at 2026-01-02T03:04:05 from 00:11:22:33:44:55"
+    assert Redactor({"passw", "123456", "001122"}).redact(text) == text
+
+
 def test_where_two_secrets_overlap_no_end_of_one_is_left() -> None:
     both = Redactor({"abcdefgh", "fghijklm"})
     assert both.redact("<abcdefghijklm>") == f"<{MASK}>"

@@ -20,7 +20,9 @@ import pytest
 from stackmend.reporting import page, reader
 from stackmend.reporting.state import HostRecord, Outcome, RunRecord
 from stackmend.reporting.write import save
+from stackmend.worker import pictures
 from tests import browser
+from tests.unit.benchmark_results import make_result
 
 GOLDEN = Path(__file__).with_name("golden") / "reporting_page" / "diagnosis.html"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -33,6 +35,8 @@ HOSTILE = (
     "ai\u202egnp.exe\u2066",
     "模型 🦙 نموذج",
     "a\nb\x1b[31m\x00\t",
+    "\u05d0\u05d1\u05d2 \u0627\u0628",
+    "zero\u200bwidth\u2060joined\ufeff",
     "x" * 10_000,
     " ",
     "",
@@ -110,12 +114,14 @@ class Cells(HTMLParser):
         self.tables: dict[str, list[list[str]]] = {}
         self.tags: list[str] = []
         self.attributes: set[str] = set()
+        self.ids: list[str] = []
         self._title = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes |= {name for name, _ in attrs}
         values = dict(attrs)
+        self.ids += [values["id"] or ""] if "id" in values else []
         if values.get("class") == "scroll":
             self._title = values["aria-label"] or ""
             self.tables[self._title] = []
@@ -140,6 +146,8 @@ def parse(text: str) -> Cells:
 
 
 def count(host: HostRecord, field: str) -> str:
+    if field == "findings" and host.diagnosis is not None:
+        return str(len(host.diagnosis.findings))
     own = len(host.errors) if field == "errors" else 0
     return str(own + sum(len(getattr(op, field)) for op in host.operations))
 
@@ -150,8 +158,9 @@ def test_its_figures_are_those_of_the_record() -> None:
     assert len(rows) == len(run.hosts)
     for row, host in zip(rows, run.hosts.values(), strict=True):
         fields = ("findings", "done", "refusals", "errors")
-        assert row[1:-1] == [host.outcome, *(count(host, field) for field in fields)]
-        assert float(row[-1]) == round(sum(op.seconds for op in host.operations), 3)
+        assert row[1:6] == [host.outcome, *(count(host, field) for field in fields)]
+        assert float(row[6]) == round(sum(op.seconds for op in host.operations), 3)
+        assert row[7] == "in this run"
 
 
 def test_runs_before_it_stand_below_it_the_latest_first() -> None:
@@ -264,14 +273,17 @@ def test_all_that_a_diagnosis_says_stands_by_itself() -> None:
 def test_a_hostile_text_is_text() -> None:
     text = page.render(make_all())
     seen = parse(text)
-    assert not {"script", "img", "svg", "iframe", "object", "link", "base", "form"} & {*seen.tags}
+    assert not {"script", "img", "iframe", "object", "link", "base", "form"} & {*seen.tags}
+    # Two of each host and outcome at most, and none that a text holds.
+    assert seen.tags.count("svg") == len(make_all().hosts) + len({*get_args(Outcome)})
     assert not {name for name in seen.attributes if name.startswith("on")}
     assert seen.attributes <= {
         *("lang", "charset", "http-equiv", "content", "name", "datetime", "class", "id", "role"),
         *("tabindex", "aria-label", "scope", "href", "value", "open"),
+        *("viewbox", "preserveaspectratio", "x", "y", "width", "height", "aria-hidden"),
     }
     assert set(re.findall(r'href="([^"]*)"', text)) == {
-        f"#m{number}" for number in range(1, len(make_all().hosts) + 1)
+        f"#h{number}" for number in range(1, len(make_all().hosts) + 1)
     }
     assert not set(text) & {"\u202e", "\u2066", "\x1b", "\x00"}
     assert r"ai\u202egnp.exe" in text
@@ -313,11 +325,20 @@ def test_runs_before_a_record_are_found_beside_it(tmp_path: Path) -> None:
     assert reader.list_before(tmp_path / "nowhere" / paths[0].name, 3) == []
 
 
+def write_all(path: Path) -> None:
+    """A page whose hosts, logs, labels and benchmarks are all hostile."""
+    before = [
+        record({"a": {"outcome": "failed"}, HOSTILE[0]: {"outcome": "failed"}}, NOW - timedelta(1))
+    ]
+    results = [make_result(f"ai1 {HOSTILE[0]} \u202egnp", model=HOSTILE[1], past=3)]
+    run = make_all().model_copy(update={"left_out": (HOSTILE[2], HOSTILE[5])})
+    page.write(path, run, before, [pictures.render_fragment(results)])
+
+
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     path = tmp_path_factory.mktemp("page") / "run.html"
-    before = [record({"a": {"outcome": "failed"}}, NOW - timedelta(hours=1))]
-    page.write(path, make_all(), before)
+    write_all(path)
     return browser.observe(path)
 
 
@@ -346,7 +367,28 @@ def test_its_figures_in_a_browser_are_those_of_the_record(seen: list[dict[str, A
     run = make_all()
     for view in seen:
         (table,) = [table for table in view["tables"] if table["title"] == "Hosts"]
-        for row, host in zip(table["rows"], run.hosts.values(), strict=True):
+        for row, host in zip(table["rows"], run.hosts.values(), strict=False):
             values = [cell["values"][0] for cell in row[2:6]]
             fields = ("findings", "done", "refusals", "errors")
             assert values == [count(host, field) for field in fields]
+            assert row[1]["text"].strip() == host.outcome
+
+
+@pytest.mark.slow
+def test_a_hostile_text_makes_no_element_and_moves_nothing(seen: list[dict[str, Any]]) -> None:
+    for view in seen:
+        assert not {"script", "img", "iframe", "object", "link", "base", "form"} & {*view["tags"]}
+        assert view["wide"] == [], "nothing leaves the screen where nobody can scroll to it"
+        # Each foreign text turns its own direction alone.
+        assert view["directions"] == ["isolate"]
+        texts = [row[0]["text"] for table in view["tables"] for row in table["rows"]]
+        assert any("\\u202e" in text for text in texts)
+        assert any("\\u200b" in text for text in texts)
+        assert not [text for text in texts if {*text} & {*"\u202e\u2066\u200b\u2060\x1b\x00"}]
+
+
+@pytest.mark.slow
+def test_all_text_can_be_read_in_light_and_in_dark(seen: list[dict[str, Any]]) -> None:
+    for view in seen:
+        assert len(view["contrasts"]) > 5
+        assert {pair: ratio for pair, ratio in view["contrasts"].items() if ratio < 4.5} == {}

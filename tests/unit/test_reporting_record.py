@@ -112,7 +112,7 @@ def concluded(texts: list[str], secrets: set[str], mode: str) -> tuple[Any, str,
         asked = {"stack": {"report": {"metrics": "out.prom"}}}
         state = SimpleNamespace(cwd=where, inventory=[SimpleNamespace(name="web", data=asked)])
         for out in shown:
-            run: Any = SimpleNamespace(id="abc123", endings={}, state=state)
+            run: Any = SimpleNamespace(id="abc123", endings={}, quiet=False, state=state)
             with contextlib.redirect_stderr(out):
                 path = write.conclude(run)
             assert path is not None, out.getvalue()
@@ -534,7 +534,9 @@ REFUSED = Refusal(subject="host", reason="not ours", remedy="allow it")
         ("unknown", UNREAD, {"errors": [{"message": "no answer"}]}),
         ("unknown", {}, {"errors": [{"message": "no answer"}]}),
         ("drifted", FOUND, {"errors": [{"message": "no answer"}]}),
-        ("locked", FOUND, {"refusals": [LOCKED]}),
+        # Another run explains what could not be read, and hides nothing that was found.
+        ("locked", UNREAD, {"refusals": [LOCKED]}),
+        ("drifted", FOUND, {"refusals": [LOCKED]}),
         ("refused", FOUND, {"refusals": [LOCKED, REFUSED]}),
         ("unknown", None, {}),
     ],

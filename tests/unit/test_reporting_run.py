@@ -34,7 +34,7 @@ from pydantic import SecretStr
 from pyinfra import host
 from pyinfra.api import operation, FunctionCommand, StringCommand
 from stackmend import reporting
-from stackmend.decision import Action, Finding, Locked, Plan, Refusal
+from stackmend.decision import Action, Finding, Locked, Paused, Plan, Refusal
 from stackmend.reporting import announce
 
 class Start(Action):
@@ -62,6 +62,11 @@ def mended(project, then="done"):
         busy = Locked(subject="host", reason="another run is at work here", remedy="wait for it")
         announce.report_plan(host, report, Plan(refusals=(busy,)))
         yield StringCommand("false")
+        return
+    if then == "pause":
+        held = Paused(subject="host", reason="paused by ann", remedy="resume it")
+        announce.report_plan(host, report, Plan(findings=(finding,), refusals=(held,)))
+        yield StringCommand("true")
         return
     if then == "refuse":
         refusal = Refusal(subject=redis, reason="not ours", remedy='"allow": ["redis"]')
@@ -195,6 +200,7 @@ RUNS: dict[str, tuple[str, str, list[str]]] = {
     "drifted": ("done", "['@local']", ["--dry"]),
     "refused": ("refuse", "['@local']", ["-y"]),
     "locked": ("wait", "['@local']", ["-y"]),
+    "paused": ("pause", "['@local']", ["-y"]),
     "failed": ("fail", "['@local']", ["-y"]),
     # A local port that nothing listens on: refused at once.
     "unreachable": ("done", "[('gone', {'ssh_hostname': '127.0.0.1', 'ssh_port': 1})]", ["-y"]),

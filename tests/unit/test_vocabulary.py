@@ -266,7 +266,9 @@ STAY = {
     "default": "pyinfra's, of a fact",
     "init": "pyinfra's, of a state",
     "host_connect_error": "pyinfra's, of a callback",
+    "reducer_override": "pickle's",
     "operation_host_error": "pyinfra's, of a callback",
+    "operation_start": "pyinfra's, of a callback",
     "operation_host_start": "pyinfra's, of a callback",
     "operation_host_success": "pyinfra's, of a callback",
     "missing_host_key": "paramiko's, of a policy",
@@ -281,7 +283,7 @@ STAY = {
     **dict.fromkeys(("readable", "readinto", "writable", "writelines"), "a file's"),
     "main": "the convention for a module that is run",
     **dict.fromkeys(
-        ("on_host", "on_no_record", "on_record", "on_status"),
+        ("on_host", "on_no_record", "on_record", "on_status", "on_support"),
         "a callback, as the libraries name theirs",
     ),
     "cli": "click's own name for what holds the commands",

@@ -13,10 +13,6 @@ from stackmend.access.plan import (
 )
 from stackmend.access.state import HostAccess
 from stackmend.connection import read_script, script
-from stackmend.paths import STATE_ROOT
-
-#: The file whose lock says that a run changes the logins of a host.
-LOCK = f"{STATE_ROOT}/access/lock"
 
 #: Seconds after which the host reverts a change of sshd that no run has confirmed.
 REVERT_AFTER = 120

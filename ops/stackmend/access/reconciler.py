@@ -33,7 +33,6 @@ class OperatorReconciler(Reconciler[HostAccess, Action]):
     """The logins of one user on one host."""
 
     subject = "access"
-    lock = commands.LOCK
 
     host: Host
     spec: OperatorSpec

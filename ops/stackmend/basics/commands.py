@@ -7,9 +7,6 @@ from stackmend.basics.state import HostBasics
 from stackmend.connection import script
 from stackmend.paths import STATE_ROOT
 
-#: The file whose lock says that somebody brings this host's basics in order.
-LOCK = f"{STATE_ROOT}/access/basics.lock"
-
 #: Seconds that a command has which may fetch packages.
 LIMIT = 1800
 

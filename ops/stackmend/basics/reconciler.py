@@ -34,7 +34,6 @@ class BasicsReconciler(Reconciler[HostBasics, Action]):
     """The basics of one host."""
 
     subject = "basics"
-    lock = commands.LOCK
     step_limit = commands.LIMIT
     all_or_nothing = False
 

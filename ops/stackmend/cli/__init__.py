@@ -6,23 +6,23 @@ Thin over pyinfra: ``pyinfra INVENTORY deploy/site.py`` does the same. Its exit 
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
 import signal
 import stat
 import sys
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from stackmend.cli import exit_codes
+from stackmend.cli.doctor import diagnose
 
 if TYPE_CHECKING:
+    from stackmend.pages import Fragment
     from stackmend.reporting.state import RunRecord
 
 __all__ = ["main"]
@@ -34,7 +34,7 @@ DEPLOYS = {
     What is wrong is found, mended and proven mended; the next run changes nothing.""",
     "reconcile": """Keep every host as its `stack` says: what a schedule runs.
 
-    The same as `site`.""",
+    Each host goes on by itself, within the limits that `reconcile` sets.""",
     "bootstrap": """Make new machines ready for a stack.
 
     A user, the clock, DNS and a container engine, as `access`, `resolver` and `engine` say.""",
@@ -46,7 +46,7 @@ DEPLOYS = {
 #: What a run ends with, below the help of each command.
 EXIT_CODES = """\b
 Exit codes:
-  0   every host is proven well (with --dry: was looked at)
+  0   every host is proven well, or paused (with --dry: was looked at)
   1   a host failed, or was refused something
   2   wrong usage or settings
   3   a host cannot be reached
@@ -54,13 +54,13 @@ Exit codes:
   10  with --detailed-exitcode: well, and changed (with --dry: would be)
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
 
-DOCTOR_EXIT_CODES = """\b
+PAUSE_EXIT_CODES = """\b
 Exit codes:
-  0   healthy: nothing was found
-  1   something was found, or a host could not be read
+  0   every host is as asked
+  1   a host failed, or was refused it
   2   wrong usage or settings
   3   a host cannot be reached
-  4   another run holds the lock of a host
+  4   another run is changing the pauses of a host
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"""
 
 
@@ -74,6 +74,26 @@ def cli() -> None:
     """
 
 
+class _Wait(click.ParamType[float]):
+    """Seconds, or a time such as 10min, as ``reconcile.wait`` has them."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The seconds that a text means."""
+        from pydantic import ValidationError
+
+        from stackmend.fleet.spec import ReconcilePolicy
+        from stackmend.problems import join_problems
+
+        try:
+            return ReconcilePolicy.model_validate({"wait": value}).wait
+        except ValidationError as error:
+            self.fail(join_problems(error).removeprefix("wait: "), param, ctx)
+
+
 def _make_deploy_command(name: str, text: str) -> click.Command:
     @click.command(name, help=text, epilog=EXIT_CODES)
     @click.argument("inventory", type=click.Path())
@@ -81,6 +101,7 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
     @click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
     @click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
     @click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 for a change.")
+    @click.option("--wait", type=_Wait(), help="How long to wait for another run on a host.")
     @click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
     def run(
         inventory: str,
@@ -88,6 +109,7 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
         limit: tuple[str, ...],
         as_json: bool,
         detailed_exitcode: bool,
+        wait: float | None,
         verbosity: int,
     ) -> int:
         return _run(
@@ -98,6 +120,7 @@ def _make_deploy_command(name: str, text: str) -> click.Command:
             detailed=detailed_exitcode,
             limit=limit,
             verbosity=verbosity,
+            wait=wait,
         )
 
     return run
@@ -112,6 +135,9 @@ def _run(
     detailed: bool = False,
     limit: tuple[str, ...],
     verbosity: int,
+    wait: float | None = None,
+    record: str = "",
+    data: Mapping[str, str] | None = None,
 ) -> int:
     # Not before: --help and completion answer at once.
     from stackmend.cli.output import JSONOutput, Output
@@ -126,6 +152,9 @@ def _run(
         detailed=detailed,
         limit=limit,
         verbosity=verbosity,
+        wait=wait,
+        record=record,
+        data=data,
     )
 
 
@@ -133,55 +162,125 @@ for _name, _text in DEPLOYS.items():
     cli.add_command(_make_deploy_command(_name, _text))
 
 
-@cli.command("doctor", epilog=DOCTOR_EXIT_CODES)
-@click.argument("inventory", required=False, type=click.Path())
-@click.option(
-    "--text",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Name the incident that an error or a log is about; - reads standard input. "
-    "Knows stackmend's own incidents alone.",
+_ONLY = click.option(
+    "--only", metavar="WHAT", help="A room, such as models, or service:NAME, and nothing else."
 )
-@click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
-@click.option("--json", "as_json", is_flag=True, help="Print the record, or the matches, as JSON.")
-@click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
-def diagnose(
-    inventory: str | None,
-    text: Path | None,
-    limit: tuple[str, ...],
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON.")
+_VERBOSE = click.option(
+    "-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more."
+)
+
+
+@cli.command("pause", epilog=PAUSE_EXIT_CODES)
+@click.argument("inventory", type=click.Path())
+@click.argument("hosts", nargs=-1, metavar="[HOST]...")
+@click.option(
+    "--until",
+    default="",
+    metavar="WHEN",
+    help="When it ends: 2h, 08:00 or 2026-12-24T08:00.  [default: never]",
+)
+@click.option("--why", default="", metavar="TEXT", help="The reason, in a line.")
+@_ONLY
+@_JSON
+@_VERBOSE
+def pause_hosts(
+    inventory: str,
+    hosts: tuple[str, ...],
+    until: str,
+    why: str,
+    only: str | None,
     as_json: bool,
     verbosity: int,
 ) -> int:
-    """Say what is wrong, by name, and why.
+    """Leave hosts alone: what is found is reported, and nothing is mended until they are resumed.
 
-    Observes every host of INVENTORY and changes nothing: root causes first, each with its evidence,
-    what stackmend would do, and the line of inventory that would allow it.
+    HOST is a host or a group; without any it is all of INVENTORY. The pause lies on the host, so
+    that it holds for each controller and for the host's own schedule.
     """
-    if (inventory is None) == (text is None):
-        raise click.UsageError("name an INVENTORY, or a text with --text")
-    if text is not None:
-        if limit or verbosity:
-            raise click.UsageError("--limit and -v are for an INVENTORY, and not for a --text")
-        return _diagnose_text(text, as_json=as_json)
-    assert inventory is not None
-    return _run("doctor", inventory, as_json=as_json, limit=limit, verbosity=verbosity)
+    from datetime import UTC, datetime
+
+    from pydantic import ValidationError
+
+    from stackmend.problems import list_problems
+    from stackmend.restraint.spec import PauseSpec
+    from stackmend.restraint.times import parse_until
+
+    raw = {"only": only or "", "why": why, "who": ""}
+    try:
+        parse_until(until, datetime.now(UTC).astimezone())
+    except ValueError as error:
+        raise click.UsageError(f"--until: {error}") from None
+    try:
+        PauseSpec.model_validate(raw)
+    except ValidationError as error:
+        first, *_ = list_problems(error, model=PauseSpec, raw=raw)
+        raise click.UsageError(f"--{first}") from None
+    data = {"pause_until": until, "pause_why": why, "pause_only": only or ""}
+    return _run("pause", inventory, as_json=as_json, limit=hosts, verbosity=verbosity, data=data)
 
 
-def _diagnose_text(path: Path, *, as_json: bool) -> int:
-    # It brings pyinfra along, which has to be the first to be imported.
-    import_module("pyinfra_cli")
-    from stackmend.cli import pasted
-    from stackmend.controller_files import Unreadable
+@cli.command("resume", epilog=PAUSE_EXIT_CODES)
+@click.argument("inventory", type=click.Path())
+@click.argument("hosts", nargs=-1, metavar="[HOST]...")
+@_ONLY
+@_JSON
+@_VERBOSE
+def resume_hosts(
+    inventory: str, hosts: tuple[str, ...], only: str | None, as_json: bool, verbosity: int
+) -> int:
+    """Have hosts mended again that were paused; the next site or reconcile does so.
+
+    HOST is a host or a group; without any it is all of INVENTORY.
+    """
+    from stackmend.restraint.spec import check_scope
 
     try:
-        found = pasted.diagnose(path)
-    except Unreadable as error:
-        raise click.ClickException(f"--text: {path} {error}") from None
-    if as_json:
-        click.echo(json.dumps([match.model_dump() for match in found], indent=1))
-    else:
-        click.echo(pasted.format_matches(found))
-    return exit_codes.FAILED if found else exit_codes.ALL_WELL
+        check_scope(only or "")
+    except ValueError as error:
+        raise click.UsageError(f"--only: {error}") from None
+    data = {} if only is None else {"pause_only": only}
+    return _run("resume", inventory, as_json=as_json, limit=hosts, verbosity=verbosity, data=data)
+
+
+cli.add_command(diagnose)
+
+
+@cli.command("undo", epilog=EXIT_CODES)
+@click.argument("inventory", type=click.Path())
+@click.argument("record")
+@click.option("--dry", is_flag=True, help="Look, and say what would be done; change nothing.")
+@click.option("--limit", multiple=True, metavar="HOST", help="Only this host or group.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record of this run as JSON.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 for a change.")
+@click.option("--wait", type=_Wait(), help="How long to wait for another run on a host.")
+@click.option("-v", "verbosity", count=True, help="Show each step; -vv to -vvvv show more.")
+def take_back(
+    inventory: str,
+    record: str,
+    dry: bool,
+    limit: tuple[str, ...],
+    as_json: bool,
+    detailed_exitcode: bool,
+    wait: float | None,
+    verbosity: int,
+) -> int:
+    """Bring back what a run ended or changed, the last thing first.
+
+    RECORD is the record of that run, or the run's id, which the record's name ends with. What
+    somebody has changed since stays as it is, and what no command brings back is listed.
+    """
+    return _run(
+        "undo",
+        inventory,
+        dry=dry,
+        as_json=as_json,
+        detailed=detailed_exitcode,
+        limit=limit,
+        verbosity=verbosity,
+        wait=wait,
+        record=record,
+    )
 
 
 @cli.command("report", epilog="Exit codes: as of the run; 2 where there is no report.")
@@ -192,7 +291,7 @@ def _diagnose_text(path: Path, *, as_json: bool) -> int:
     "page",
     type=click.Path(path_type=Path),
     metavar="OUT",
-    help="Write it as a page instead, with the runs before it.",
+    help="Write a page instead: the fleet now, its history and benchmarks.",
 )
 @click.option("--open", "opens", is_flag=True, help="Open that page in a browser.")
 def show_report(path: Path | None, as_json: bool, page: Path | None, opens: bool) -> int:
@@ -242,10 +341,11 @@ def _resolve(path: Path) -> Path:
 
 
 def _write_page(out: Path, record: RunRecord, path: Path, *, opens: bool) -> None:
-    from stackmend.reporting import page, reader
+    from stackmend.reporting import fleet, page, reader
 
+    before = reader.list_before(path, fleet.MOST_RUNS)
     try:
-        page.write(out, record, reader.list_before(path, page.MOST_BEFORE))
+        page.write(out, record, before, _draw_benchmarks(path.parent / "benchmarks"))
     except OSError as error:
         raise click.ClickException(f"cannot write {out}: {error.strerror}") from None
     click.echo(f"wrote {out}", err=True)
@@ -254,6 +354,21 @@ def _write_page(out: Path, record: RunRecord, path: Path, *, opens: bool) -> Non
 
         if not webbrowser.open(out.resolve().as_uri()):
             click.echo(f"no browser opened {out}", err=True)
+
+
+def _draw_benchmarks(directory: Path) -> list[Fragment]:
+    """The pictures of the latest benchmark of each worker whose results lie in a directory."""
+    # A name ends with its time; what stands before it is the host and what was measured there.
+    latest = {path.stem.rpartition("-")[0]: path for path in sorted(directory.glob("*.json"))}
+    if not (paths := [*latest.values()]):
+        return []
+    from stackmend.redaction import format_safe_line
+    from stackmend.worker import pictures
+
+    results, problems = pictures.read_readable(paths)
+    for problem in problems:
+        click.echo(f"not on the page: {format_safe_line(problem)}", err=True)
+    return [pictures.render_fragment(results)] if results else []
 
 
 @cli.command("init")
@@ -305,6 +420,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     :param arguments: the command line without the program's name; by default the process's own.
     """
+    _open_closed()
     code = exit_codes.ALL_WELL
     try:
         code = cli.main(
@@ -313,8 +429,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             standalone_mode=False,
             color=False if os.environ.get("NO_COLOR") else None,
         )
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except click.Abort:
         # Ctrl-C at a question, or before a run has begun: later a signal ends the process itself.
         click.echo("Aborted.", err=True)
@@ -329,6 +444,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             click.echo(f"Error: {error.strerror or error}", err=True)
         code = code or exit_codes.WRONG
     sys.exit(code)
+
+
+def _open_closed() -> None:
+    """Have output go nowhere where it is closed: what is opened later must not get its number."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8"))
 
 
 def _drop_output() -> None:

@@ -14,7 +14,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stackmend import get_deploy_directory
+from stackmend.compose.spec import ComposeSpec
 from stackmend.controller_files import Unreadable, is_there
+from stackmend.models import DeclaredServer, find_server
 from stackmend.problems import abbreviate
 from stackmend.spec import SpecError, check_settings
 
@@ -283,7 +285,10 @@ def render(directory: Path, answers: Answers) -> Iterator[tuple[str, str]]:
         keep_trailing_newline=True,
     )
     environment.filters["python"] = _format_python
+    server = _find_server(answers)
     values = {
+        "server": server.service if server else "",
+        "models": list(server.models) if server else [],
         "hosts": answers.hosts,
         "local": any(host.local for host in answers.hosts),
         "remote": answers.remote,
@@ -297,6 +302,14 @@ def render(directory: Path, answers: Answers) -> Iterator[tuple[str, str]]:
     }
     for name, template in FILES.items():
         yield name, environment.get_template(template).render(values)
+
+
+def _find_server(answers: Answers) -> DeclaredServer | None:
+    """The model server of the project, and the models that its services name."""
+    stack = _make_stack(project=answers.project, directory=answers.home)
+    if answers.source is not None:
+        stack["source"] = str(answers.source)
+    return find_server(ComposeSpec.model_validate(stack))
 
 
 def _find_within(directory: Path, source: Path | None) -> Within | None:
@@ -315,6 +328,8 @@ def _format_python(value: Any) -> str:
     if isinstance(value, Mapping):
         items = (f"{_format_python(key)}: {_format_python(item)}" for key, item in value.items())
         return f"{{{', '.join(items)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_format_python, value))}]"
     text = repr(value)
     plain = isinstance(value, str) and not {'"', "'", "\\"} & {*text[1:-1]}
     return f'"{text[1:-1]}"' if plain else text

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TextIO
 
+    from stackmend.cli.support import Support
+    from stackmend.diagnosis import HostSupport
     from stackmend.reporting.state import Outcome, RunRecord
 
 
@@ -26,6 +28,7 @@ class Output(Listener):
     """A line for each host on standard error as it ends; the summary on standard output.
 
     :param verbose: whether all that the run does is shown as well, findings among it.
+    :param support: what collects a support bundle, where one is asked for.
     :ivar record: the run, once it has ended.
     :ivar lost: whether it has ended without a record.
     """
@@ -33,8 +36,15 @@ class Output(Listener):
     record: RunRecord | None = None
     lost = False
 
-    def __init__(self, *, verbose: bool) -> None:
+    def __init__(self, *, verbose: bool, support: Support | None = None) -> None:
         self._verbose = verbose
+        self._support = support
+        self.wants_support = support is not None
+
+    @override
+    def on_support(self, host: str, support: HostSupport) -> None:
+        if self._support is not None:
+            self._support.add(host, support)
 
     @override
     def on_host(self, host: str, outcome: Outcome, seconds: float) -> None:
@@ -44,6 +54,11 @@ class Output(Listener):
     def on_record(self, record: RunRecord, path: Path | None) -> None:
         self.record = record
         summary.show(record, path, sys.stdout, all_findings=not self._verbose)
+        self._write_support(record)
+
+    def _write_support(self, record: RunRecord) -> None:
+        if self._support is not None:
+            click.echo(self._support.write(record), err=True)
 
     @override
     def on_no_record(self) -> None:
@@ -56,8 +71,8 @@ class JSONOutput(Output):
     What anything else writes there, be it a file of the inventory, goes to standard error.
     """
 
-    def __init__(self, *, verbose: bool) -> None:
-        super().__init__(verbose=verbose)
+    def __init__(self, *, verbose: bool, support: Support | None = None) -> None:
+        super().__init__(verbose=verbose, support=support)
         sys.stdout.flush()
         # Not inherited by what is started meanwhile.
         self._stdout: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -69,6 +84,7 @@ class JSONOutput(Output):
         # Who reads it may have ended; the exit code is right all the same.
         with suppress(BrokenPipeError), self._stdout:
             print_json(record, self._stdout)
+        self._write_support(record)
 
 
 def print_json(record: RunRecord, out: TextIO) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -13,7 +13,7 @@ from stackmend import controller_files
 from stackmend.incidents import diagnose_text
 
 if TYPE_CHECKING:
-    from stackmend.incidents import Match
+    from stackmend.incidents import Incident, Match
 
 #: Bytes of the end of a text that are read: more than all that is looked at.
 MAXIMUM = 2 * 1024**2
@@ -27,14 +27,15 @@ WIDTH = 80
 _LABELS = ("remedy", "allow", "proof")
 
 
-def diagnose(path: Path) -> tuple[Match, ...]:
+def diagnose(path: Path, incidents: Iterable[Incident]) -> tuple[Match, ...]:
     """The incidents that a text is about, the best match first.
 
     :param path: the file; ``-`` for standard input.
+    :param incidents: those to look for.
     :raises Unreadable: it cannot be read.
     """
     text, dropped = _read(path)
-    found = diagnose_text(text)
+    found = diagnose_text(text, incidents)
     return tuple(each.model_copy(update={"number": each.number + dropped}) for each in found)
 
 

@@ -52,15 +52,17 @@ def create(
         # All that is wrong about the options is said before the first question.
         named = parse_hosts(hosts) if hosts else None
         login = None if user is None else check_user(user)
-        identity = "" if key is None else check_key(key)
+        identity = None if key is None else check_key(key)
         name = None if project is None else check_project(project)
         files = None if source is None else check_source(source)
         place = None if home is None else check_home(home)
         if named is None:
             named = _ask("Hosts (ai1.example.com, NAME=ADDRESS:PORT, @local)", _parse_entry)
+        remote = any(not host.local for host in named)
         if login is None:
-            remote = any(not host.local for host in named)
             login = _ask("User who logs in", check_user, DEFAULT_USER) if remote else DEFAULT_USER
+        if identity is None:
+            identity = _ask_for_key() if remote else ""
         if name is None:
             name = _ask("Name of the Compose project", check_project, DEFAULT_PROJECT)
         if source is None:
@@ -75,6 +77,14 @@ def create(
         return new_inventory.write(directory, answers)
     except WrongAnswer as error:
         raise click.ClickException(f"{error.field}: {error}") from None
+
+
+def _ask_for_key() -> str:
+    return _ask(
+        "Private key file (empty: what ssh-agent and ~/.ssh have)",
+        lambda text: check_key(text) if text else "",
+        "",
+    )
 
 
 def _parse_entry(text: str) -> tuple[new_inventory.NewHost, ...]:

@@ -1,7 +1,6 @@
 """Compose stacks: brought to what is declared, mended where they fail, and proven healthy."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,8 +17,9 @@ from stackmend.compose.reconciler import ComposeReconciler, Project
 from stackmend.compose.source import Source, load
 from stackmend.compose.spec import ComposeSpec, GitSource, Mend
 from stackmend.errors import StepError
+from stackmend.fleet import hosts as fleet
 from stackmend.raw import validate
-from stackmend.reconcile import find_other_run, get_project_lock, operate
+from stackmend.reconcile import find_other_run, operate
 from stackmend.reporting import Collector
 
 #: The files that were read for :func:`find_unpublished_ports`, until :func:`stack` takes them over:
@@ -33,9 +33,9 @@ __all__ = [
     "find_published_ports",
     "find_unpublished_ports",
     "get_arguments",
-    "hold_project",
     "observe_project",
     "prefetch",
+    "read_files",
     "reconcile_stack",
     "stack",
 ]
@@ -55,6 +55,7 @@ def stack(
     mend: Mapping[str, Any] | Mend | None = None,
     allow: Sequence[str] = (),
     minimum_free: int | str = "2GiB",
+    drift: Mapping[str, str] | None = None,
     links: Mapping[str, Any] | LinksPolicy | None = None,
     on_bind_error: Callable[[Host, str], bool] | None = None,
 ) -> Generator[FunctionCommand, None, None]:
@@ -75,6 +76,8 @@ def stack(
     + mend: limits of restarting what failed by itself: ``attempts``, ``window``, ``backoff``
     + allow: consent to touch what is not ours: ``container:NAME``, ``project:/DIRECTORY``
     + minimum_free: bytes (or ``"2GiB"``) that must be free before anything is written
+    + drift: what is done about a field that differs from what was proven, by its path:
+      ``{"services.*.environment.LOG_LEVEL": "ignore"}``; ``mend`` by default, or ``warn``
     + links: whether the addresses that services are given for each other are proven, and what is
       done about wrong ones: ``{}`` reports them, ``{"on_conflict": "override"}`` corrects them in
       a file of stackmend's own, see ``links.repaired``
@@ -115,6 +118,7 @@ def stack(
         "mend": {} if mend is None else mend,
         "allow": allow,
         "minimum_free": minimum_free,
+        "drift": {} if drift is None else drift,
         "links": links,
     }
     converged = "the project is already as declared, and healthy"
@@ -191,25 +195,8 @@ def observe_project(host: Host, spec: ComposeSpec) -> Project | str:
         return str(error)
     if isinstance(found, Project) and found.converged:
         return found
-    busy = find_other_run(host, room.lock)
+    busy = find_other_run(host)
     return busy.reason if busy else found
-
-
-@contextmanager
-def hold_project(host: Host, spec: ComposeSpec) -> Iterator[connection.Lease]:
-    """Hold the lock that keeps :func:`stack` and others from changing a project meanwhile.
-
-    :param host: the host.
-    :param spec: the project.
-    :raises LeaseHeld: another run is at work on it; nothing was done.
-    :raises RemoteError: the lock cannot be had.
-
-    Example:
-        >>> with hold_project(host, spec) as lease:
-        ...     apply_layer(host, spec, content, report, lease)
-    """
-    with connection.hold_lock(host, get_project_lock(spec.project)) as lease:
-        yield lease
 
 
 def apply_layer(
@@ -217,7 +204,6 @@ def apply_layer(
     spec: ComposeSpec,
     content: str,
     report: Collector,
-    lease: connection.Lease | None = None,
 ) -> bool:
     """Add services to a project on one host, or change them, and prove it healthy as :func:`stack`.
 
@@ -229,21 +215,28 @@ def apply_layer(
     :param spec: the project.
     :param content: a compose file; empty to remove it, and what it added.
     :param report: what it is reported to.
-    :param lease: the project's lock, of :func:`hold_project`; it is taken here where it is not
-        held yet.
     :returns: whether the project is so now; the reason why not is reported.
-    :raises LeaseHeld: another run is at work on the project; nothing was done.
+    :raises LeaseHeld: another run is at work on the host; nothing was done.
     :raises StepError: the host cannot be read, or written to.
     :raises RemoteError: the host was lost on the way: how far it came is not known.
     """
-    with nullcontext(lease) if lease else hold_project(host, spec) as held:
-        room = ComposeReconciler(host, spec, _read(spec), report)
-        return room.apply_layer(content, held)
+    lease = fleet.hold(host)
+    return ComposeReconciler(host, spec, _read(spec), report).apply_layer(content, lease)
 
 
 def get_arguments(spec: ComposeSpec) -> dict[str, Any]:
     """The arguments of :func:`stack` for a validated spec; its secrets stay hidden in it."""
     return {name: getattr(spec, name) for name in ComposeSpec.model_fields}
+
+
+def read_files(spec: ComposeSpec) -> dict[str, tuple[int, bytes]]:
+    """The project's files on this machine by their paths: permission bits and content.
+
+    None where the host fetches them by itself.
+
+    :raises SourceError: they cannot be used.
+    """
+    return {path: (file.mode, file.content) for path, file in _read(spec).files.items()}
 
 
 def _load(spec: ComposeSpec) -> Source:

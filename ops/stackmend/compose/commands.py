@@ -85,8 +85,9 @@ def run_exclusively(spec: ComposeSpec, command: StringCommand) -> StringCommand:
     The lock of a run ends with its controller; a command that it had begun goes on, although nobody
     reads what it writes. All that the command starts holds this second lock with it.
     """
+    state = QuoteString(locate_state(spec))
     busy = QuoteString(f"{locate_state(spec)}/busy")
-    begin = StringCommand("trap '' HUP PIPE;", "exec 8>>", busy)
+    begin = StringCommand("trap '' HUP PIPE;", "mkdir -p -m 700 --", state, "&& exec 8>>", busy)
     return StringCommand("{", begin, "&&", _BUSY, "&&", command, "; }")
 
 

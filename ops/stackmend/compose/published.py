@@ -57,6 +57,18 @@ def read_declared(
     :param spec: the project.
     :raises SourceError: the files cannot be read.
     """
+    source, named, variables = read_services(spec)
+    return source, [service for _, service in named], variables
+
+
+def read_services(
+    spec: ComposeSpec,
+) -> tuple[Source, list[tuple[str, Mapping[str, Any]]], Mapping[str, str]]:
+    """The same, with the name of each service.
+
+    :param spec: the project.
+    :raises SourceError: the files cannot be read.
+    """
     source = load(spec)
     names = [name for name in (*COMPOSE_FILES, *OVERRIDE_FILES) if name in source.files]
     files = [parse(name, source.files[name].content) for name in names]
@@ -67,9 +79,9 @@ def read_declared(
     # No part of a port is longer, and one that is would be written out once for each use of it.
     variables = {name: value for name, value in variables.items() if len(value) <= LONGEST}
     services = [
-        _as_mapping(service)
+        (str(name), _as_mapping(service))
         for data in files
-        for service in _as_mapping(data.get("services")).values()
+        for name, service in _as_mapping(data.get("services")).items()
     ]
     return source, services, variables
 

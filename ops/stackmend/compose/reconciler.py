@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from stackmend import connection, decision
 from stackmend.addresses import Sources
@@ -46,7 +46,13 @@ from stackmend.compose.plan.link_correction import (
 )
 from stackmend.compose.plan.link_findings import find_unheard
 from stackmend.compose.plan.links import Links, add_results, classify_links, describe_others
-from stackmend.compose.plan.order import drop_record, is_change, is_creating, is_writing
+from stackmend.compose.plan.order import (
+    drop_record,
+    is_change,
+    is_creating,
+    is_writing,
+    separate,
+)
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
 from stackmend.compose.remote import FETCH_LIMIT, Fetched, Unfetched, fetch
@@ -63,12 +69,12 @@ from stackmend.compose.state import (
 from stackmend.compose.waiter import Waiter
 from stackmend.decision import Refusal
 from stackmend.errors import StepError
+from stackmend.fleet import hosts as fleet
 from stackmend.reconcile import (
     OVERHEAD,
     Observation,
     Reconciler,
     find_other_run,
-    get_project_lock,
     observe_unreadable,
     reconcile_locked,
 )
@@ -90,6 +96,8 @@ if TYPE_CHECKING:
 UNHEALTHY_TIMEOUT = 10.0
 #: Seconds that links have to work once the stack is healthy: not all that serves has a healthcheck.
 LINK_TIMEOUT = 20.0
+#: Findings that say that a stack is not as declared, and nothing of how it runs.
+DRIFT = frozenset({"changed", "image", "content", "files", "source", "drift", "scale", "orphan"})
 
 
 class Project(NamedTuple):
@@ -119,6 +127,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     # A plan that refuses has no steps, but for those that mend the stack before a failed change.
     all_or_nothing = False
+    rooms: ClassVar[tuple[str, ...]] = ("compose",)
+    drift: ClassVar[frozenset[str]] = DRIFT
 
     host: Host
     spec: ComposeSpec
@@ -144,7 +154,6 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     def __post_init__(self) -> None:
         self.subject = self.spec.project
-        self.lock = get_project_lock(self.spec.project)
         self._plain = self._own = self.source
         self.observer = Observer(self.host, self.spec, self.source)
         self.waiter = Waiter(self.observer)
@@ -160,7 +169,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             return self._observed
         state = self.observer.complete(state)
         # What a run has sent that is still at work is no leftover.
-        if state.staged and find_other_run(self.host, self.lock):
+        if state.staged and find_other_run(self.host):
             state = state.model_copy(update={"staged": False})
         try:
             self._observed = self._decide(state, self.observer.collect_results(checked))
@@ -176,6 +185,24 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         """What was read of the project, and what it is to be."""
         snapshot = observation.state
         return () if snapshot is None else (snapshot.state, snapshot.declared)
+
+    def is_sound(self, plan: decision.Plan[Action]) -> bool:
+        """Whether the stack was well; what new files bring was not missing."""
+        kinds = {finding.kind for finding in plan.problems}
+        return kinds <= (DRIFT | {"missing"} if "files" in kinds else DRIFT)
+
+    def leave_out(self, actions: Sequence[Action], held: Sequence[Action]) -> tuple[Action, ...]:
+        """The steps of other services that wait for none of those held."""
+        return separate(actions, held)
+
+    def list_affected(self, subjects: Collection[str]) -> Collection[str]:
+        """The checks that need one of these services."""
+        checks = self.spec.checks
+        return [each.name for each in checks if {*subjects} & {*each.list_services()}]
+
+    def identify_desired(self) -> str:
+        """The digest of the project's files."""
+        return self.source.digest
 
     def wait_until_ready(self) -> Observation[Snapshot, Action]:
         """What the operation observed just now: Compose is asked once what the files mean."""
@@ -510,7 +537,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             if applied is None or kept or self._proven is not None:
                 raise
             self.report_error(error)
-            self._roll_back(executor, snapshot, applied)
+            with self.allow_return():
+                self._roll_back(executor, snapshot, applied)
             return False
         return True
 
@@ -531,6 +559,15 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         if new:
             self.report_plan(Plan(findings=new))
         return self._proven
+
+    def verify_part(
+        self, decided: decision.Plan[Action], snapshot: Snapshot
+    ) -> Observation[Snapshot, Action]:
+        """Wait until the services that were mended are healthy, and observe."""
+        services = snapshot.declared.services
+        names = {action.subject for action in decided.actions} & services.keys()
+        self.waiter.wait_until_healthy(snapshot.declared, snapshot.state, names)
+        return self.observe(fresh=True)
 
     def _verify_stack(self, executor: Executor, snapshot: Snapshot) -> Applied:
         """Wait until the stack is healthy; try once more where it was so before this run."""
@@ -698,7 +735,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         those with this one: whoever comes next then knows by it what the containers were made from.
 
         :param content: YAML; empty for no such file.
-        :param lease: the project's lock.
+        :param lease: the lock of the host.
         :raises StepError: it cannot be written.
         :raises RemoteError: the host was lost on the way.
         """
@@ -707,14 +744,19 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         before = self.observer.read_state().layer
         self._write_layer(content)
         self._observed = self._proven = None
+        over: fleet.TimeOver | None = None
         try:
             if reconcile_locked(self, lease):
                 return True
+        except fleet.TimeOver as error:
+            over = error
         except (StepError, connection.CommandTimeout) as error:
             self.report_error(error)
         if before.strip() != content.strip() and not self._is_installed(content):
             lease.check()
             self._write_layer(before)
+        if over is not None:
+            raise over
         return False
 
     def _is_installed(self, content: str) -> bool:
@@ -742,7 +784,10 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     @contextmanager
     def step(self, *actions: decision.Action) -> Iterator[None]:
         """Report and journal what the block does to the project, however it ends."""
-        with announce.track(self.host, self.report, *actions, within=self.spec.project):
+        with (
+            self.change(*actions),
+            announce.track(self.host, self.report, *actions, within=self.spec.project),
+        ):
             yield
 
     def report_error(self, error: StepError | OSError) -> None:

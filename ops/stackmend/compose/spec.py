@@ -19,6 +19,7 @@ from pydantic import (
 
 from stackmend.addresses.spec import LinksPolicy
 from stackmend.checks.spec import Checks
+from stackmend.compose.modes import Mode, check_pattern, list_services
 from stackmend.paths import STATE_ROOT, is_inside
 from stackmend.problems import abbreviate, show
 from stackmend.raw import NAME_MAX, LocalPath, Seconds, check_lengths, check_plain
@@ -31,7 +32,7 @@ RULE = re.compile(
 )
 
 #: What the other rooms remember of a host lies in directories of these names, beside the projects'.
-ROOMS = frozenset({"access", "benchmarks", "engine", "models", "ports", "resolver"})
+ROOMS = frozenset({"access", "benchmarks", "engine", "models", "ports", "resolver", "schedule"})
 
 #: Directories that belong to the system: a stack is never unpacked into one of them.
 SYSTEM_DIRECTORIES = frozenset(
@@ -314,6 +315,8 @@ class ComposeSpec(BaseModel):
         pulled, built or written.
     :param links: whether the addresses that services are given for each other are proven, and what
         is done about wrong ones.
+    :param drift: what is done about a container or a file that is not as it was proven, by the path
+        of the field: ``mend`` (the default), ``warn`` or ``ignore``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -336,6 +339,9 @@ class ComposeSpec(BaseModel):
     allow: tuple[Annotated[str, AfterValidator(_check_rule)], ...] = ()
     minimum_free: ByteSize = ByteSize(2 * 1024**3)
     links: LinksPolicy | None = None
+    drift: dict[Annotated[str, AfterValidator(check_pattern)], Mode] = Field(
+        default_factory=dict, max_length=200
+    )
 
     @property
     def variables(self) -> dict[str, str]:
@@ -362,12 +368,13 @@ class ComposeSpec(BaseModel):
 
     def list_named_services(self) -> list[tuple[str, str]]:
         """The settings that name a service of the project: the field, and the service."""
-        return [
+        named = [
             (f"checks[{index}].{field}", service)
             for index, check in enumerate(self.checks)
             for field in ("inside", "service")
             if (service := getattr(check, field, None)) is not None
         ]
+        return [*named, *list_services(self.drift)]
 
     def is_allowed(self, kind: Literal["container", "project"], name: str) -> bool:
         """Whether the user consented to touch this thing that is not ours."""

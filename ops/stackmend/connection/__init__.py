@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from .scripts import read_script as read_script
     from .scripts import script as script
     from .scripts import write_own as write_own
+    from .settings import find_arguments as find_arguments
     from .settings import find_timeout as find_timeout
     from .unknown import Unknown as Unknown
 
@@ -96,6 +97,7 @@ _WHERE = {
     "shorten_wait": "fetching",
     "hold_lock": "lease",
     "find_holder": "lease",
+    "find_arguments": "settings",
     "find_timeout": "settings",
     "http": "http_client",
     "list_image_labels": "docker_api",

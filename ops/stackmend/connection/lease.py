@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import shlex
 import socket
@@ -35,6 +36,10 @@ HOLDER = 300
 #: gone without the host's TCP having noticed.
 SILENCE = 90
 
+#: Seconds after the last sign of life that the host has answered for which the lock is ours for
+#: certain: a step has to begin before the host gives the lock up.
+CERTAIN = 70
+
 #: Seconds that a host has to say whether the lock is ours.
 ANSWER_WITHIN = 60
 
@@ -64,7 +69,7 @@ if ! lock; then
   if ! lock; then echo held; cat -- {path}; exit; fi
 fi
 printf '%s\\n' {holder} >{path}; echo yours
-while timeout {silence} sh -c 'IFS= read -r _' 9>&-; do :; done
+while timeout {silence} sh -c 'IFS= read -r _' 9>&-; do echo || break; done
 : >{path}
 """
 
@@ -85,26 +90,44 @@ _held: set[tuple[str, str]] = set()
 
 
 class Lease:
-    """A lock that is held for as long as this object is open."""
+    """A lock that is held for as long as this object is open.
 
-    def __init__(self, host: str, path: str, stream: Stream) -> None:
+    :param host: the name of the host.
+    :param path: the lock file.
+    :param stream: the command that holds it.
+    :param since: when that was begun, by :func:`read_clock`.
+    """
+
+    def __init__(self, host: str, path: str, stream: Stream, since: float) -> None:
         self._host = host
         self._path = path
         self._stream = stream
+        #: When the last sign of life left that the host has answered: it waits from then at least.
+        self._alive = since
         self._over = threading.Event()
         self._beating = threading.Thread(target=self._beat, daemon=True)
         self._beating.start()
 
     @property
     def lost(self) -> bool:
-        """Whether the lock has slipped away: the connection died, or the holder was killed."""
-        return self._stream.closed
+        """Whether the lock has slipped away, or may have.
+
+        The connection died, the holder was killed, or the host has answered nothing for so long,
+        as after a suspend of this machine, that it may have given the lock up.
+        """
+        return self._stream.closed or self._is_uncertain()
 
     def check(self) -> None:
         """Makes sure that the lock is still held.
 
         :raises ConnectionLost: it is not.
         """
+        if self._is_uncertain():
+            reason = (
+                f"the lock was lost: the host answered nothing for {CERTAIN} s, as after a suspend "
+                "of this machine; run again"
+            )
+            raise ConnectionLost(self._host, f"hold {self._path}", reason)
         if self.lost:
             raise ConnectionLost(self._host, f"hold {self._path}", "the lock was lost")
 
@@ -125,12 +148,32 @@ class Lease:
             time.sleep(0.01)
         self.release()
 
+    def _is_uncertain(self) -> bool:
+        return read_clock() - self._alive > CERTAIN
+
     def _beat(self) -> None:
-        while not self._over.wait(BEAT):
+        while not self._is_uncertain():
+            now = read_clock()
             try:
                 self._stream.write(b"\n")
-            except (OSError, EOFError):
+                if not self._stream.read():
+                    return
+            except (OSError, EOFError, ValueError):
                 return
+            if self._is_uncertain():
+                break
+            self._alive = now
+            if self._over.wait(BEAT):
+                return
+        # No late sign of life makes it look held again, nor a clock that is set back.
+        self._alive = -math.inf
+        self._stream.close()
+
+
+def read_clock() -> float:
+    """Seconds on a clock that goes on while this machine is suspended, where it has one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.time() if clock is None else time.clock_gettime(clock)
 
 
 @contextmanager
@@ -140,7 +183,8 @@ def hold_lock(
     """Holds an exclusive lock on a file of the host while the ``with`` block runs.
 
     The lock (``flock``) belongs to a command on an open channel. It is free again when the block
-    ends, when this process dies in whatever way, and 90 seconds after the host last heard of it.
+    ends, when this process dies in whatever way, and 90 seconds after the host last heard of it;
+    from 70 seconds on it counts as lost here.
     Facts read before the lock was taken are no longer valid inside: the one who held it before
     may have changed what they say.
 
@@ -168,6 +212,7 @@ def hold_lock(
         silence=SILENCE,
     )
     settings, command = resolve_command(host, StringCommand(script.strip()), arguments)
+    since = read_clock()
     with open_stream(link(host), settings, command, doing=doing, limit=None) as stream:
         answer = bytearray()
         mute = threading.Timer(ANSWER_WITHIN, stream.close)
@@ -186,7 +231,7 @@ def hold_lock(
             status = stream.wait()
             reason = " ".join(stream.error_text.split()) or f"exit status {status}"
             raise RemoteError(host.name, doing, reason)
-        lease = Lease(host.name, path, stream)
+        lease = Lease(host.name, path, stream, since)
         try:
             _held.add((host.name, path))
             with signals.register_release(lease.give_up):

@@ -78,6 +78,17 @@ def find_timeout(host: Host) -> float:
     return resolve(unwrap(host), {})[0].timeout or 0
 
 
+def find_arguments(host: Host) -> dict[str, Any]:
+    """pyinfra's own arguments of the current operation; without one, those that any would have.
+
+    :param host: the host.
+    """
+    host = unwrap(host)
+    if host.current_op_global_arguments:
+        return dict(host.current_op_global_arguments)
+    return dict(pop_global_arguments(host.state, host, {})[0])
+
+
 def resolve(host: Host, options: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
     """Splits keyword arguments into connector settings and the rest.
 

@@ -1,5 +1,7 @@
 """SIGINT, SIGTERM and SIGHUP: no new step begins, and the run ends within five seconds.
 
+One that a timer began has some more, in which its notices are sent.
+
 pyinfra itself waits for the operations of all hosts before it lets go of its connections. Here the
 first signal ends the run instead: whatever would begin a new step stops where it is; a step under
 way has some seconds to end by itself and goes on at the host otherwise; the locks on the hosts are
@@ -34,6 +36,11 @@ DEADLINE = 4.0
 
 #: Seconds after a signal at which it exits with no further word.
 LAST = 4.6
+
+#: The variable by which a run knows that a timer began it, and the seconds that it has more: nobody
+#: sees it end, so its notices are sent.
+TIMER = "STACKMEND_TIMER"
+MORE = 14.0
 
 #: Seconds after which a stream that takes nothing is given up.
 UNREAD = 1.0
@@ -110,6 +117,15 @@ def get_signal() -> str:
     return _run.signal.name if _run.signal is not None else ""
 
 
+def is_timed() -> bool:
+    """Whether a timer began this run."""
+    return bool(os.environ.get(TIMER))
+
+
+def _find_more() -> float:
+    return MORE if is_timed() else 0.0
+
+
 def proceed() -> None:
     """Return where a new step may begin; where the run is being ended, never.
 
@@ -122,7 +138,7 @@ def proceed() -> None:
     # An exception would be caught somewhere and told as a failure of the host.
     _run.stopped.add(getcurrent())
     while True:
-        time.sleep(DEADLINE)
+        time.sleep(DEADLINE + _find_more())
 
 
 @contextlib.contextmanager
@@ -225,7 +241,7 @@ def _receive(number: int, frame: FrameType | None) -> None:
             os.write(
                 _STDERR,
                 f"--> stackmend: {_run.signal.name}: no new step begins, and the run ends within "
-                "5 seconds; a second signal ends it at once\n".encode(),
+                f"{5 + _find_more():.0f} seconds; a second signal ends it at once\n".encode(),
             )
     import gevent  # type: ignore[import-untyped]
 
@@ -259,7 +275,7 @@ def _can_write(descriptor: int) -> bool:
 
 
 def _leave_at_last(pause: Callable[[float], None], status: int) -> None:
-    pause(LAST)
+    pause(LAST + _find_more())
     os._exit(status)
 
 
@@ -297,7 +313,7 @@ def _end() -> None:
         time.sleep(PAUSE)
     if _run.ending:
         # Somebody else is at it already.
-        time.sleep(DEADLINE)
+        time.sleep(DEADLINE + _find_more())
     _run.ending = True
     for release in list(_run.locks):
         with contextlib.suppress(Exception):
@@ -311,7 +327,7 @@ def _end_at_last(pause: Callable[[float], None], main: int, number: int) -> None
         # Something computes, and lets nothing else of this process run.
         _run.stuck = True
         signal.pthread_kill(main, number)
-    pause(DEADLINE - STUCK)
+    pause(DEADLINE - STUCK + _find_more())
     _exit()
 
 

@@ -14,7 +14,6 @@ from stackmend.connectivity.plan import classify_endpoints, find_pages, plan
 from stackmend.connectivity.state import HostConnectivity, ProviderStatus
 from stackmend.decision import Action
 from stackmend.errors import StepError
-from stackmend.paths import STATE_ROOT
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ class ConnectivityReconciler(Reconciler[HostConnectivity, Action]):
     """The endpoints of one host."""
 
     subject = "connectivity"
-    lock = f"{STATE_ROOT}/connectivity.lock"
 
     host: Host
     spec: ConnectivitySpec

@@ -14,6 +14,7 @@ from stackmend.reconcile import operate
 
 if TYPE_CHECKING:
     from stackmend.engine.reconciler import InstallationReconciler, SettingsReconciler
+    from stackmend.engine.restore import ReturnReconciler
     from stackmend.reporting import Collector
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "get_installation",
     "installed",
     "prefetch",
+    "restored",
     "settings",
 ]
 
@@ -189,6 +191,40 @@ def settings(
     yield from operate(
         host, "engine.settings", build, converged="the engine already has these settings"
     )
+
+
+@operation()
+def restored(copy: str, required: bool = True) -> Generator[FunctionCommand, None, None]:
+    """
+    Put back the daemon.json that ``engine.settings`` replaced, and have the engine run with it.
+
+    + copy: the name of what was there before, as the undo of the change names it
+    + required: whether the host has to have the copy; with ``False`` there is nothing to put back
+      where it has none
+
+    The engine restarts; stackmend then starts the containers that ran. Where the engine does not
+    come up, it gets the file back that it had. A file that somebody has changed since is refused,
+    as is a restart that would lose a container which is removed when it stops. Where there was no
+    file before, there is none afterwards.
+
+    **Example:**
+
+    .. code:: python
+
+        from stackmend import engine
+
+        engine.restored(name="Logs are kept as before", copy="20260101T120000.000000Z")
+    """
+
+    def build(report: "Collector") -> "ReturnReconciler":
+        from stackmend.engine.commands import COPY
+        from stackmend.engine.restore import ReturnReconciler
+
+        if not isinstance(copy, str) or not COPY.fullmatch(copy):
+            raise ValueError(f"copy: must be a name such as 20260101T120000.000000Z; got {copy!r}")
+        return ReturnReconciler(host, copy, report, required)
+
+    yield from operate(host, "engine.restored", build, converged="daemon.json is as it was before")
 
 
 @operation()

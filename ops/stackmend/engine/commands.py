@@ -1,5 +1,6 @@
 """From an action to the command that does it: the only place where values are quoted."""
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -8,12 +9,12 @@ from pyinfra.api import QuoteString, StringCommand
 from stackmend.connection import script
 from stackmend.engine.facts import ROOT
 
-#: The file whose lock says that a run changes the engine of this host.
-LOCK = f"{ROOT}/lock"
-
 #: Seconds that a script which changes the engine has: it waits for an earlier one, and may fetch
 #: packages.
 LIMIT = 3600
+
+#: What :func:`stackmend.engine.restored` takes for a copy.
+COPY = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z")
 
 #: Exit statuses of the scripts: dockerd refuses a file; the engine did not come up, and is up with
 #: the file before; it is not up at all; it is up, and containers that ran are not.
@@ -138,6 +139,24 @@ def switch(config: str, flags: Sequence[str], stamp: str, how: str) -> StringCom
         ``either``, where that is tried first.
     """
     return _build_script("switch", config, how, stamp, *_drop_config_file(flags), before=["takeup"])
+
+
+def compare_kept(config: str, stamp: str) -> StringCommand:
+    """Say by the exit status whether a change of daemon.json can be taken back.
+
+    :param config: the file.
+    :param stamp: the ending of the copy of what was there before the change.
+    """
+    return script("stackmend.engine", "kept", ROOT, config, stamp, shared=["walk"])
+
+
+def put_config_back(config: str, stamp: str) -> StringCommand:
+    """Put back the daemon.json that a change replaced, and have the engine run with it.
+
+    :param config: the file.
+    :param stamp: the ending of the copy of what was there before the change.
+    """
+    return _build_script("return", config, stamp, before=["takeup"])
 
 
 def build_rerun(config: str) -> StringCommand:

@@ -75,7 +75,6 @@ class InstallationReconciler(Reconciler[HostEngine, Action]):
     """
 
     subject = "engine"
-    lock = commands.LOCK
     step_limit = commands.LIMIT
 
     host: Host
@@ -202,8 +201,8 @@ class SettingsReconciler(Reconciler[HostEngine, SettingsAction]):
     """
 
     subject = "engine"
-    lock = commands.LOCK
     step_limit = commands.LIMIT
+    drift = frozenset({"setting"})
 
     host: Host
     settings: Mapping[str, Any]

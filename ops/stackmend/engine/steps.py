@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from stackmend.engine.state import HostEngine
     from stackmend.reconcile import Reconciler
 
-#: The lock and the seconds that a step of either has.
-LOCK, LIMIT = commands.LOCK, commands.LIMIT
+#: Seconds that a step of either has.
+LIMIT = commands.LIMIT
 
 _FAILURES = {
     commands.REFUSED: "dockerd refuses these settings, and stackmend changed nothing",
@@ -141,6 +141,9 @@ def set_config(room: Reconciler[Any, Any], action: SettingsAction, state: HostEn
 
     :raises StepError: dockerd refuses it, or does not come up with it.
     """
+    stamp = make_stamp()
+    if action.verb == "set":
+        action = action.model_copy(update={"undo": f"engine.restored(copy={stamp!r})"})
     with room.step(action):
         if action.verb == "take up":
             command, stdin = commands.build_rerun(action.subject), None
@@ -148,7 +151,7 @@ def set_config(room: Reconciler[Any, Any], action: SettingsAction, state: HostEn
             broken = action.verb == "put back"
             how = "restart" if action.restart else "either" if broken else "reload"
             # What ends so is never put back itself.
-            stamp = f"{make_stamp()}.broken" if broken else make_stamp()
+            stamp = f"{stamp}.broken" if broken else stamp
             command = commands.switch(action.subject, state.service.flags, stamp, how)
             stdin = action.text.encode()
         result = connection.run(room.host, command, stdin=stdin, timeout=commands.LIMIT)

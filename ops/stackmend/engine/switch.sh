@@ -24,6 +24,8 @@ if [ -e "$config" ]; then
 else
   : >"$root/pending"
 fi
+# What tells, when it is to be taken back, whether anybody has changed it since.
+cp -- "$new" "$old.set" || { rm -f "$root/pending"; exit 73; }
 sync "$root" 2>/dev/null || sync
 put "$config" <"$new" || { rm -f "$root/pending"; exit 73; }
 adopt "$how" "$config"

@@ -18,8 +18,8 @@ from stackmend.connection import (
     parse_sections,
     script,
 )
-from stackmend.incidents.state import Log, LogLine, Symptoms
-from stackmend.redaction import format_foreign_line, format_safe_line
+from stackmend.incidents.state import Listener, Log, LogLine, Symptoms
+from stackmend.redaction import format_foreign_lines, format_safe_line
 
 #: How far back logs are read, and how many lines of each.
 MINUTES = 10
@@ -30,6 +30,12 @@ _STAMPED = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)\d{0,3}(Z|[+-]\d\d:\d\d) (.*)"
 )
 _SINCE_1970 = re.compile(r"(\d{1,12}(?:\.\d{1,6})?) (.*)")
+
+#: A line of ``ss -Hltnp``; the name of the process stands where root asks.
+_LISTENS = re.compile(
+    r"LISTEN +\d{1,10} +\d{1,10} +(?P<address>\S{1,60}):(?P<port>\d{1,5}) +\S{1,70}"
+    r'(?: +users:\(\("(?P<program>[^"]{1,40})".*)? *'
+)
 
 Sections = Mapping[str, tuple[int, list[str]]]
 
@@ -84,7 +90,27 @@ class RecentSymptoms(FactBase[Symptoms]):
         if status:
             problems.append(("the engine", format_safe_line(" ".join(lines))))
         logs = [*_parse_containers(sections, now), *_parse_others(sections, now)]
-        return Symptoms(logs=tuple(log for log in logs if log.lines), problems=tuple(problems))
+        return Symptoms(
+            logs=tuple(log for log in logs if log.lines),
+            problems=tuple(problems),
+            listeners=tuple(_parse_listeners(sections["listening"][1]))
+            if "listening" in sections
+            else None,
+        )
+
+
+def _parse_listeners(lines: Sequence[str]) -> Iterator[Listener]:
+    found: dict[Listener, None] = {}
+    for line in lines:
+        if match := _LISTENS.fullmatch(line):
+            # fe80::1%eth0 and 127.0.0.53%lo name the interface as well.
+            address = match["address"].strip("[]").partition("%")[0] or "*"
+            program = format_safe_line(match["program"] or "")
+            listener = Listener(
+                address=format_safe_line(address), port=int(match["port"]), program=program
+            )
+            found[listener] = None
+    yield from found
 
 
 def _parse_containers(sections: Sections, now: float) -> Iterator[Log]:
@@ -122,25 +148,32 @@ def _parse_others(sections: Sections, now: float) -> Iterator[Log]:
 
 
 def _parse_stamped(lines: Sequence[str], now: float) -> Iterator[LogLine]:
+    rows: list[tuple[str, float | None]] = []
     for line in lines:
         age = None
         if match := _STAMPED.fullmatch(line):
             with suppress(ValueError, OverflowError):
                 age = _make_age(now, _parse_time(match[1] + match[2]))
             line = match[3]
-        if line.strip():
-            yield LogLine(text=format_foreign_line(line), age=age)
+        rows.append((line, age))
+    yield from _make_lines(rows)
 
 
 def _parse_numbered(lines: Sequence[str], now: float) -> tuple[LogLine, ...]:
-    found = []
+    rows: list[tuple[str, float | None]] = []
     for line in lines:
         match = _SINCE_1970.fullmatch(line)
         age = _make_age(now, float(match[1])) if match else None
-        text = match[2] if match else line
-        if text.strip():
-            found.append(LogLine(text=format_foreign_line(text), age=age))
-    return tuple(found)
+        rows.append((match[2] if match else line, age))
+    return tuple(_make_lines(rows))
+
+
+def _make_lines(rows: Sequence[tuple[str, float | None]]) -> Iterator[LogLine]:
+    """Those that hold something, all of them without secrets: one may be wrapped over several."""
+    texts = format_foreign_lines(line for line, _ in rows)
+    for text, (line, age) in zip(texts, rows, strict=True):
+        if line.strip():
+            yield LogLine(text=text, age=age)
 
 
 def _make_age(now: float, at: float) -> float:

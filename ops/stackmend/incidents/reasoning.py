@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
 
-from stackmend.decision import Action, Finding, Refusal
+from stackmend.compose.state import StackState
+from stackmend.decision import Action, Finding, Locked, Refusal
 from stackmend.diagnosis import (
     SEVERITIES,
     CheckOutcome,
@@ -16,8 +17,9 @@ from stackmend.diagnosis import (
     Evidence,
     Severity,
 )
+from stackmend.frozen import Frozen
 from stackmend.incidents.known import KNOWN
-from stackmend.incidents.spec import Incident, StatePattern
+from stackmend.incidents.spec import Incident, StatePattern, Undetermined
 from stackmend.incidents.state import Log, Observations, RoomReading
 from stackmend.incidents.texts import rank
 from stackmend.text import VALUE_LIMIT, make_printable
@@ -36,7 +38,21 @@ _FROM_LOGS: Severity = "warning"
 #: What a remedy has in it that is a line to add to an inventory.
 _LINE = re.compile(r'"[a-z_]{1,40}": ')
 
+#: How a container publishes a port: the host's address and port, and the container's.
+_BINDING = re.compile(r"(?P<address>.{1,45}):(?P<port>\d{1,5})->\d{1,5}/(?P<protocol>[a-z]{3,4})")
+
 Thing = Finding | Refusal | Action
+
+
+class Derived(Frozen):
+    """What one incident derives from facts.
+
+    :param lines: what each is about, and the line that says so.
+    :param problem: why nothing could be derived; empty where it could.
+    """
+
+    lines: tuple[tuple[str, Evidence], ...] = ()
+    problem: str = ""
 
 
 @dataclass
@@ -61,7 +77,30 @@ class _Case:
         return bool(self.lines or self.things)
 
 
-def diagnose(observations: Observations, incidents: Iterable[Incident] | None = None) -> Diagnosis:
+def derive(incident: Incident, observations: Observations) -> Derived:
+    """What an incident derives from facts; one that raises has a problem.
+
+    :param incident: the incident, whose code may be a user's.
+    :param observations: what was read of the host.
+    """
+    try:
+        return Derived(
+            lines=tuple(
+                (_fit(str(subject)), _fit_evidence(Evidence.model_validate(line)))
+                for subject, line in islice(incident.find(observations), MOST_LINES)
+            )
+        )
+    except Undetermined as error:
+        return Derived(problem=_fit(str(error)))
+    except (Exception, SystemExit) as error:  # one that raises, as a user's may, hides no other
+        return Derived(problem=_fit(f"its search raised {type(error).__name__}: {error}"))
+
+
+def diagnose(
+    observations: Observations,
+    incidents: Iterable[Incident] | None = None,
+    derived: Mapping[str, Derived] | None = None,
+) -> Diagnosis:
     """What a host has: the incidents found, each with its evidence, and what came of each check.
 
     A symptom in a log means an incident only where no operation was asked that tells whether the
@@ -69,18 +108,21 @@ def diagnose(observations: Observations, incidents: Iterable[Incident] | None = 
 
     :param observations: what was read of the host.
     :param incidents: those to look for; by default all that stackmend knows.
+    :param derived: what some of them derive from facts, by their ids, where that is known already.
     """
     known = KNOWN if incidents is None else tuple(incidents)
-    cases = [_search(incident, observations) for incident in known]
+    cases = [_search(incident, observations, derived or {}) for incident in known]
     blinded = dict(_find_blinded(cases))
-    problems = {room.operation: room.problem for room in observations.rooms if room.problem}
+    problems = {
+        room.operation: problem for room in observations.rooms if (problem := _find_problem(room))
+    }
     for case in cases:
         _add_logs(case, observations, problems.keys() | blinded.keys())
     found = [case for case in cases if case.is_found]
     claimed = {id(thing) for case in found for _, thing in case.things}
     others = list(_list_others(observations, claimed))
     return Diagnosis(
-        findings=(*_arrange(found), *others),
+        findings=(*_arrange(found, observations), *others),
         checks=(
             *_check_incidents(cases, found, observations, problems, blinded),
             *_check_symptoms(observations, blinded),
@@ -90,24 +132,27 @@ def diagnose(observations: Observations, incidents: Iterable[Incident] | None = 
     )
 
 
+def _find_problem(room: RoomReading) -> str:
+    """Why a room says nothing for certain; empty where it does."""
+    locked = (each.reason for each in room.plan.refusals if isinstance(each, Locked))
+    return room.problem or next(locked, "")
+
+
 # One incident
 
 
-def _search(incident: Incident, observations: Observations) -> _Case:
+def _search(
+    incident: Incident, observations: Observations, derived: Mapping[str, Derived]
+) -> _Case:
     case = _Case(incident, severity=incident.severity)
-    try:
-        for room in observations.rooms:
-            case.things += [(room, thing) for thing in _list_met(incident, room)]
-        case.lines += [
-            (_fit(str(subject)), _fit_evidence(Evidence.model_validate(line)))
-            for subject, line in islice(incident.find(observations), MOST_LINES)
-        ]
-        for log in observations.symptoms.logs:
-            if line := _search_log(incident, log):
-                case.logs.append((log.subject, line))
-    except (Exception, SystemExit) as error:  # one that raises, as a user's may, hides no other
-        reason = f"its search raised {type(error).__name__}: {error}"
-        case.crash = make_printable(reason, VALUE_LIMIT)
+    for room in observations.rooms:
+        case.things += [(room, thing) for thing in _list_met(incident, room)]
+    own = derived.get(incident.id) or derive(incident, observations)
+    case.lines += own.lines
+    case.crash = own.problem
+    for log in observations.symptoms.logs:
+        if line := _search_log(incident, log):
+            case.logs.append((log.subject, line))
     return case
 
 
@@ -273,7 +318,7 @@ def _interleave(evidence: Iterable[Evidence]) -> Iterator[Evidence]:
 # All of them together
 
 
-def _arrange(found: Sequence[_Case]) -> Iterator[DiagnosedFinding]:
+def _arrange(found: Sequence[_Case], observations: Observations) -> Iterator[DiagnosedFinding]:
     """Root causes by severity, each followed by what it explains."""
     place = {case.incident.id: at for at, case in enumerate(found)}
     worst = sorted(
@@ -288,12 +333,83 @@ def _arrange(found: Sequence[_Case]) -> Iterator[DiagnosedFinding]:
             explained[case.incident.id] = ""
             for name in _follow(case.incident, found):
                 explained.setdefault(name, case.incident.id)
-    described = {case.incident.id: _describe(case) for case in worst}
+    parts = {case.incident.id: _separate(case, found, observations) for case in worst}
+    groups: list[list[DiagnosedFinding]] = []
     for root in (name for name, cause in explained.items() if not cause):
-        below = [each.incident.id for each in worst if explained[each.incident.id] == root]
-        yield described[root].model_copy(update={"explains": tuple(below)})
-        for name in below:
-            yield described[name].model_copy(update={"explained_by": root})
+        below = [
+            _describe(part)
+            for case in worst
+            if explained[case.incident.id] == root and (part := parts[case.incident.id][0])
+        ]
+        names = tuple(each.incident for each in below)
+        # What is a root is one as a whole.
+        cause = next(case for case in worst if case.incident.id == root)
+        groups.append(
+            [
+                _describe(cause).model_copy(update={"explains": names}),
+                *(each.model_copy(update={"explained_by": root}) for each in below),
+            ]
+        )
+    groups += [
+        [_describe(part)]
+        for case in worst
+        if explained[case.incident.id] and (part := parts[case.incident.id][1])
+    ]
+    for group in sorted(groups, key=lambda group: SEVERITIES.index(group[0].severity)):
+        yield from group
+
+
+def _separate(
+    case: _Case, found: Sequence[_Case], observations: Observations
+) -> tuple[_Case | None, _Case | None]:
+    """What of an incident others explain, and what none does: it is in services that none is in."""
+    causes = [other for other in found if case.incident.id in other.incident.explains]
+    confined = [other for other in causes if case.incident.id in other.incident.confined]
+    if not causes or len(confined) < len(causes):
+        return case, None
+    services = _map_services(observations)
+    reached: set[str] = set()
+    for other in confined:
+        for subject in _list_subjects(other):
+            if subject not in services:
+                # It may be in any service.
+                return case, None
+            reached |= services[subject]
+    left = {
+        subject
+        for subject in _list_subjects(case)
+        if subject in services and not services[subject] & reached
+    }
+    return _select_part(case, left, among=False), _select_part(case, left, among=True)
+
+
+def _list_subjects(case: _Case) -> set[str]:
+    return {thing.subject for _, thing in case.things} | {subject for subject, _ in case.lines}
+
+
+def _map_services(observations: Observations) -> dict[str, set[str]]:
+    """The services that a subject means: one by its name, and those that want a port."""
+    found: dict[str, set[str]] = {}
+    for state in observations.list_states(StackState):
+        for container in state.containers:
+            if container.service is None:
+                continue
+            found.setdefault(container.service, set()).add(container.service)
+            for text in (*container.published, *(container.shape.get("ports") or ())):
+                if match := _BINDING.fullmatch(str(text)):
+                    subject = f"{match['address']}:{match['port']}/{match['protocol']}"
+                    found.setdefault(subject, set()).add(container.service)
+    return found
+
+
+def _select_part(case: _Case, subjects: Collection[str], *, among: bool) -> _Case | None:
+    """The same of these subjects alone, or of all others; nothing where none is left."""
+    part = replace(
+        case,
+        things=[each for each in case.things if (each[1].subject in subjects) is among],
+        lines=[each for each in case.lines if (each[0] in subjects) is among],
+    )
+    return part if part.is_found else None
 
 
 def _follow(incident: Incident, found: Sequence[_Case]) -> Iterator[str]:
@@ -323,6 +439,9 @@ def _list_others(
         for thing in left:
             if isinstance(thing, Finding) and thing.blocks:
                 yield _describe_other(room, thing, f"{thing.subject}: {thing.kind}", "warning")
+            elif isinstance(thing, Locked):
+                # It says nothing of the host but that it is not to be read now: a check says so.
+                continue
             elif isinstance(thing, Refusal) and thing.subject not in named:
                 yield _describe_other(room, thing, f"{thing.subject}: refused", "error")
             elif isinstance(thing, Action) and thing.subject not in named and not is_explained:
@@ -364,8 +483,8 @@ def _check_rooms(
     sources = {line.source for other in others for line in other.evidence}
     for room in observations.rooms:
         name = room.operation
-        if room.problem:
-            yield CheckOutcome(name=name, status="unknown", reason=_fit(room.problem))
+        if problem := _find_problem(room):
+            yield CheckOutcome(name=name, status="unknown", reason=_fit(problem))
         else:
             yield CheckOutcome(name=name, status="finding" if name in sources else "ok")
 

@@ -133,6 +133,13 @@ class StatePattern(Frozen):
         return all(_compile(want).search(has.lower()) for want, has in pairs if want)
 
 
+class Undetermined(Exception):
+    """What :meth:`Incident.find` raises where it cannot tell whether a host has an incident.
+
+    The check is ``unknown`` then, with the text as its reason.
+    """
+
+
 class Incident(Frozen):
     """What goes wrong with a stack in one way: symptoms, diagnosis, remedy, proof.
 
@@ -148,6 +155,8 @@ class Incident(Frozen):
     :param operations: the operations that say whether a host has it: where they ran and found
         nothing, its symptoms in logs are of the past. Those of ``states`` belong to them.
     :param explains: the ids of incidents that it may cause; they stand behind it.
+    :param confined: those of ``explains`` that it causes in its own services alone; another service
+        that has one of them has it for another reason.
     :param remedy: what mends it; begins with a verb.
     :param inventory: the line of inventory that asks stackmend for that, or allows it.
     :param proof: what shows that it is mended.
@@ -171,6 +180,7 @@ class Incident(Frozen):
     states: tuple[StatePattern, ...] = ()
     operations: frozenset[str] = frozenset()
     explains: tuple[str, ...] = ()
+    confined: frozenset[str] = frozenset()
     remedy: str = Field(min_length=1)
     inventory: str = ""
     proof: str = Field(min_length=1)
@@ -185,5 +195,6 @@ class Incident(Frozen):
         :param observations: all that was read; ``observations.list_states(SomeState)`` gives what
             a room read, as its ``state.py`` has it.
         :returns: pairs of what it is about, such as a service, and the line that says so.
+        :raises Undetermined: what would tell could not be read.
         """
         return ()

@@ -59,14 +59,29 @@ class Log(Frozen):
     lines: tuple[LogLine, ...] = ()
 
 
+class Listener(Frozen):
+    """What listens for TCP in the host's own network.
+
+    :param address: where, as ``ss`` has it: ``*``, ``0.0.0.0`` and ``::`` are all addresses.
+    :param port: its port.
+    :param program: the name of its process; empty where that is not known.
+    """
+
+    address: str
+    port: int
+    program: str = ""
+
+
 class Symptoms(Frozen):
-    """What a host's logs, journals and events say.
+    """What a host's logs, journals and events say, and what listens there.
 
     :param logs: those that could be read.
     :param problems: why others could not, by their source.
+    :param listeners: what listens; ``None`` where that could not be read.
     """
 
     logs: tuple[Log, ...] = ()
+    listeners: tuple[Listener, ...] | None = None
     problems: tuple[tuple[str, str], ...] = ()
 
 

@@ -1,4 +1,4 @@
-# What a host's logs, journals and events say of late. Changes nothing. Writes sections
+# What a host's logs, journals and events say of late, and what listens there. Changes nothing. Writes sections
 # (connection/frame.sh). Arguments: the Compose project whose containers are read (empty for all),
 # minutes, lines of each log.
 project=$1 minutes=$2 most=$3
@@ -47,6 +47,12 @@ if has docker && has timeout; then
       --format '{{.Time}} {{.Action}} {{index .Actor.Attributes "name"}}' 2>&1 | bounded
     end 0
   fi
+fi
+
+if has ss; then
+  begin listening
+  ss -H -l -t -n -p 2>/dev/null | head -n 2000 | tr -d '\000' | cut -c 1-300 | quoted
+  end 0
 fi
 
 if has journalctl && has timeout; then

@@ -29,6 +29,7 @@ def repaired(
     mend: Mapping[str, Any] | Mend | None = None,
     allow: Sequence[str] = (),
     minimum_free: int | str = "2GiB",
+    drift: Mapping[str, str] | None = None,
     on_bind_error: Callable[[Host, str], bool] | None = None,
 ) -> Generator[FunctionCommand, None, None]:
     """
@@ -51,6 +52,8 @@ def repaired(
     + mend: limits of restarting what failed by itself
     + allow: consent to touch what is not ours
     + minimum_free: bytes (or ``"2GiB"``) that must be free before anything is written
+    + drift: what is done about a field that differs from what was proven, by its path:
+      ``{"services.*.environment.LOG_LEVEL": "ignore"}``; ``mend`` by default, or ``warn``
     + on_bind_error: asked where a container cannot be started
 
     This is ``compose.stack`` with the section ``links``: the project is brought to what its files
@@ -90,6 +93,7 @@ def repaired(
         "mend": {} if mend is None else mend,
         "allow": allow,
         "minimum_free": minimum_free,
+        "drift": {} if drift is None else drift,
         "links": {"on_conflict": on_conflict, "files": files, "ignore": ignore},
     }
     converged = "the services already reach each other"

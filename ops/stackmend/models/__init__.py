@@ -6,12 +6,20 @@ from typing import Any
 from pyinfra.api import FunctionCommand, Host, operation
 from pyinfra.context import ctx_host
 
+from stackmend.models.declared import DeclaredServer, find_server
 from stackmend.models.spec import ModelsPolicy, ModelsSpec
 from stackmend.problems import WrongSettings
 from stackmend.raw import validate
 from stackmend.reconcile import operate
 
-__all__ = ["find_registries", "get_arguments", "prefetch", "pulled"]
+__all__ = [
+    "DeclaredServer",
+    "find_registries",
+    "find_server",
+    "get_arguments",
+    "prefetch",
+    "pulled",
+]
 
 # Every run reads the spec of the models; what observes and acts is loaded where it is used.
 
@@ -54,7 +62,9 @@ def pulled(
     + insecure: speak plain HTTP to registries other than Ollama's
     + prune: remove models that this operation pulled and that are no longer in ``models``
     + pull_from: ``registry``, which is the default, or ``peer``: one host pulls and gives its blobs
-      to the others; another one, or the registry, replaces a host that can no longer give them
+      to the others; another one, or the registry, replaces a host that can no longer give them. A
+      deploy with operations before this one calls :func:`prefetch`, so that a host that is still at
+      those can give
     + source: the former name of ``pull_from``
     + stall: seconds without a byte after which a pull is cut and resumed
     + attempts: how often in a row a pull may fail without progress
@@ -143,20 +153,27 @@ def find_registries(policy: ModelsPolicy) -> tuple[str, ...]:
 def prefetch(policy: ModelsPolicy, project: str) -> None:
     """Let the next reading of any fact of the host bring what :func:`pulled` will ask for.
 
-    To be called while a deploy is prepared; reaches no host. Does nothing with ``hashes``: nobody
-    else is to wait until every byte is read.
+    With ``pull_from: peer`` it also lets the host give its models from the start: hosts at other
+    operations find it. Without it, they do once its own :func:`pulled` has begun.
+
+    To be called while a deploy is prepared; reaches no host. With ``hashes`` it lets no reading
+    bring them: nobody else is to wait until every byte is read.
 
     :param policy: the ``models`` section of the stack.
     :param project: the Compose project of the server.
     """
     from stackmend import connection
+    from stackmend.models import peers
     from stackmend.models.facts import ModelStore
 
     spec = ModelsSpec.model_validate(
         {**_list_options(policy), "wanted": policy.wanted, "project": project}
     )
+    host: Host = ctx_host.get()  # type: ignore[no-untyped-call]
+    if spec.from_peers:
+        peers.get_fleet(host.state).join(host, spec.fact_arguments)
     if not spec.hashes:
-        connection.prefetch(ctx_host.get(), ModelStore, **spec.fact_arguments)  # type: ignore[no-untyped-call]
+        connection.prefetch(host, ModelStore, **spec.fact_arguments)
 
 
 def _list_options(policy: ModelsPolicy) -> dict[str, Any]:

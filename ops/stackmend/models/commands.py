@@ -7,11 +7,8 @@ hexadecimal digits.
 from pyinfra.api import QuoteString, StringCommand
 
 from stackmend.connection import read_script, script, write_own
-from stackmend.models.spec import ROOT, Name
+from stackmend.models.spec import Name
 from stackmend.models.state import Place
-
-#: The lock file of the runs that change the models of a host.
-LOCK = f"{ROOT}/lock"
 
 #: What :func:`measure_relayed` prints where a blob is in its place.
 COMPLETE = "complete"

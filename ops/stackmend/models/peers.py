@@ -56,7 +56,7 @@ class _Member:
 
     :param arguments: those of the fact that says what it has.
     :param settings: pyinfra's own arguments, as whom it is read.
-    :param report: where it is told what others find of it.
+    :param report: where it is told what others find of it; ``None`` until its own operation runs.
     """
 
     host: Host
@@ -78,12 +78,14 @@ class Fleet:
     def join(
         self, host: Host, arguments: Mapping[str, Any], report: Collector | None = None
     ) -> None:
-        """Let a host take part in giving.
+        """Let a host take part in giving, whatever operation it is at; again replaces the former.
 
         :param arguments: those of the fact that says what it has.
         :param report: where it is told what others find of it.
         """
-        settings = dict(host.current_op_global_arguments or {})
+        settings = connection.find_arguments(host)
+        # What is reported while the run is prepared is of no operation that runs already.
+        report = report if host.state.is_executing else None
         with self._lock:
             self._members[host.name] = _Member(host, dict(arguments), settings, report)
 
@@ -155,6 +157,7 @@ class Fleet:
             if other.name in excluded or not other.connected:
                 continue
             state = reading.read_latest(other, member.arguments, member.settings)
+            # Without a container or a server nobody knows where its models are.
             if not isinstance(state, StoreState) or state.server.place is None:
                 continue
             for model in state.models:

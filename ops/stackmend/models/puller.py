@@ -11,6 +11,7 @@ import tenacity
 
 from stackmend import connection
 from stackmend.errors import StepError
+from stackmend.fleet import hosts as fleet
 from stackmend.models import commands, modelfiles, peers, reading
 from stackmend.models.client import VERIFYING, Client
 from stackmend.models.errors import Full, PeerUnavailable, TransientError
@@ -100,19 +101,19 @@ class Puller:
 
     def _pull_from_fleet(self, action: Pull, state: StoreState, place: Place) -> None:
         """From a host that has it; where there is none, from the registry, and for the others."""
-        fleet = peers.get_fleet(self.host.state)
+        hosts = peers.get_fleet(self.host.state)
         tried: set[str] = set()
         kept = [model.name for model in self.spec.wanted if model.name.key == action.for_model]
         names = (action.name, *kept)
         while True:
             # The puller keeps the turn until it is done: only then do the others look for it.
-            with fleet.take_turn(action.name.key):
-                peer = fleet.find(self.host, names, action.manifest, tried)
+            with fleet.wait_for(self.host, hosts.take_turn(action.name.key)):
+                peer = hosts.find(self.host, names, action.manifest, tried)
                 if peer is None:
                     if tried:
                         self._clear(commands.delete_relayed, place, action.manifest)
                     self._pull_from_registry(action, self._refresh(state) if tried else state)
-                    fleet.add(self.host, names, place)
+                    hosts.add(self.host, names, place)
                     return
             announce.show_line(self.host, f"{action.subject}: its blobs come from {peer.host.name}")
             try:
@@ -120,14 +121,14 @@ class Puller:
             except (PeerUnavailable, TransientError) as error:
                 tried.add(peer.host.name)
                 if isinstance(error, PeerUnavailable) and error.corrupt:
-                    fleet.report_corrupt(peer, error.corrupt)
+                    hosts.report_corrupt(peer, error.corrupt)
                 announce.show_line(
                     self.host,
                     f"{action.subject}: {peer.host.name} cannot give it ({error}); "
                     "trying the other hosts",
                 )
             else:
-                fleet.add(self.host, names, place)
+                hosts.add(self.host, names, place)
                 return
 
     def _pull_from_peer(
@@ -257,7 +258,8 @@ class Puller:
 
     @contextmanager
     def _take_slot(self) -> Iterator[None]:
-        with peers.get_fleet(self.host.state).take_slot(self.spec.parallel):
+        slot = peers.get_fleet(self.host.state).take_slot(self.spec.parallel)
+        with fleet.wait_for(self.host, slot):
             yield
 
 

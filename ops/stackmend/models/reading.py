@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,19 +18,25 @@ if TYPE_CHECKING:
 #: Seconds that a reading of every byte may take.
 HASHING = 6 * 3600
 
+#: Seconds for which a server is not read again for other hosts that could not be.
+PAUSE = 60.0
+
 
 @dataclass
 class _Known:
     """What was read of one host's server, each with the arguments of the fact.
 
-    :param latest: the last reading; the arguments are without contents.
+    :param latest: the last reading of its own operation since the run executes; the arguments are
+        without contents.
     :param contents: the last reading of every byte: valid until something is changed.
     :param corrupt: digests of blobs whose content others have found to be another: likewise.
+    :param unread_until: until when it is not read for other hosts, on a clock that never goes back.
     """
 
     latest: tuple[dict[str, Any], StoreState] | None = None
     contents: tuple[dict[str, Any], StoreState] | None = None
     corrupt: set[str] = field(default_factory=set)
+    unread_until: float = 0.0
 
 
 def read(
@@ -48,7 +55,8 @@ def read(
     :param arguments: those of the fact :class:`ModelStore`.
     :param fresh: whether it is read again, whatever was read before.
     :param changed: whether contents were changed since the last reading.
-    :param settings: pyinfra's own arguments, as whom it is read; by default the operation's.
+    :param settings: pyinfra's own arguments, as whom it is read for other hosts; without them it
+        is read for its own operation, as whom that is.
     """
     known = connection.keep(host, _Known)
     contents = known.contents
@@ -64,7 +72,11 @@ def read(
         return state
     if deep and state.blobs is not None:
         known.contents = (arguments, state)
-    elif arguments["hashes"] and contents is not None:
+    elif (
+        contents is not None
+        and (arguments["hashes"] or settings is not None)
+        and _is_of(contents, quick)
+    ):
         now, before = state, contents[1]
         state = connection.derive(
             host, ModelStore, [now, before], lambda: merge_problems(now, before)
@@ -73,8 +85,15 @@ def read(
         known.corrupt.clear()
     if known.corrupt:
         state = add_corrupt(state, known.corrupt)
-    known.latest = (quick, state)
+    # What was read while the run was prepared may be long gone when it executes.
+    if settings is None and host.state.is_executing:
+        known.latest = (quick, state)
     return state
+
+
+def _is_of(contents: tuple[dict[str, Any], StoreState], quick: Mapping[str, Any]) -> bool:
+    """Whether contents are those of the server that arguments without contents are about."""
+    return {**contents[0], "hashes": False} == quick
 
 
 def note_corrupt(host: Host, digest: str) -> bool:
@@ -91,13 +110,21 @@ def note_corrupt(host: Host, digest: str) -> bool:
 def read_latest(
     host: Host, arguments: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> StoreState | connection.Unknown:
-    """What a server had when it was last read; read now, without contents, if it never was.
+    """What a server had when its own operation last read it; before that, what it has now.
+
+    Then it is read without contents, and again once a command was executed on its host: an earlier
+    operation may still bring the server.
 
     :param arguments: those of the fact :class:`ModelStore`.
     :param settings: pyinfra's own arguments, as whom it is read.
     """
     quick = {**arguments, "hashes": False}
-    latest = connection.keep(host, _Known).latest
-    if latest is not None and latest[0] == quick:
-        return latest[1]
-    return read(host, quick, settings=settings)
+    known = connection.keep(host, _Known)
+    if known.latest is not None and known.latest[0] == quick:
+        return known.latest[1]
+    if time.monotonic() < known.unread_until:
+        return connection.Unknown("it could not be read a moment ago")
+    state = read(host, quick, settings=settings)
+    if not isinstance(state, StoreState):
+        known.unread_until = time.monotonic() + PAUSE
+    return state

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from stackmend import connection, decision
 from stackmend.decision import Finding
 from stackmend.errors import StepError
+from stackmend.fleet import hosts as fleet
 from stackmend.models import commands, modelfiles, peers, reading, registry
 from stackmend.models.client import LOADING, LONGEST_PULL, Client
 from stackmend.models.errors import TransientError
@@ -75,7 +76,6 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
     """The models of one host."""
 
     subject = "models"
-    lock = commands.LOCK
     all_or_nothing = False
 
     host: Host
@@ -122,6 +122,8 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
         """Observe once the server is healthy and answers, or as it is when the time is over."""
         self._measure()
         observed = self.observe()
+        if self._wait_for_endpoint(observed.state):
+            observed = self.observe(fresh=True)
         started = time.monotonic()
         while time.monotonic() - started < self._find_timeout(observed.state):
             time.sleep(PAUSE)
@@ -177,6 +179,22 @@ class ModelsReconciler(Reconciler[StoreState, Action]):
             [state],
             lambda: registry.ask(self.host, models, self.spec, names, state.server),
         )
+
+    def _wait_for_endpoint(self, state: StoreState | None) -> bool:
+        """Wait for a server that another host of this run may still bring; whether that was so."""
+        endpoint = self.spec.endpoint
+        if endpoint is None or state is None or state.server.status == "up":
+            return False
+        other = fleet.find_host(self.host.state, endpoint.address)
+        if other is None:
+            return False
+        arguments = {**self.spec.fact_arguments, "hashes": False}
+
+        def is_up() -> bool:
+            now = reading.read(self.host, arguments, fresh=True)
+            return isinstance(now, StoreState) and now.server.status == "up"
+
+        return fleet.wait_for_host(self.host, other, is_up)
 
     def _find_timeout(self, state: StoreState | None) -> float:
         """Seconds that a server is waited for in all."""

@@ -102,19 +102,24 @@ def free(
 
 
 @operation()
-def restored(record: str = "latest") -> Generator[FunctionCommand, None, None]:
+def restored(
+    record: str = "latest", required: bool = True
+) -> Generator[FunctionCommand, None, None]:
     """
     Bring back what ``ports.free`` stopped, to the state that it had.
 
     + record: the name of its record, as the journal, the report and the undo of each action name
       it; ``latest`` is the last one of the host
+    + required: whether the record has to be there; with ``False`` there is nothing to bring back
+      where it is not
 
     A unit is started, and enabled as before; a container gets its restart policy back and is
     started; a supervisor starts its program; a process is started with the same command line,
     directory, user and environment, detached, its output going nowhere; ports that were reserved
-    are given back. What is there already stays as it is. What cannot be brought back (a container
-    that was removed when it stopped, a program of Windows, a file that is gone) fails the operation
-    on this host alone and is named.
+    are given back. What is there already stays as it is. Where another holds one of its ports,
+    that is a refusal, which names who, and nothing of it is brought back. What cannot be brought
+    back (a container that was removed when it stopped, a program of Windows, a file that is gone)
+    fails the operation on this host alone and is named.
 
     **Example:**
 
@@ -133,7 +138,7 @@ def restored(record: str = "latest") -> Generator[FunctionCommand, None, None]:
             raise ValueError(
                 f"record: must be a name such as 20260101T120000Z-1, or latest; got {record!r}"
             )
-        return RestoreReconciler(host, record, report)
+        return RestoreReconciler(host, record, report, required)
 
     yield from operate(
         host, "ports.restored", build, converged=f"what record {record} holds is as it was"

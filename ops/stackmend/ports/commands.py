@@ -23,9 +23,6 @@ from stackmend.ports.plan.model import (
 #: Where a host keeps how to bring back what was stopped, one directory each.
 ROOT = f"{STATE_ROOT}/ports"
 
-#: The file whose lock says that somebody frees ports of this host.
-LOCK = f"{ROOT}/lock"
-
 #: Seconds that a command has beyond the grace of what it ends: a unit or a supervisor has its own.
 LIMIT = 600
 
@@ -80,7 +77,8 @@ def _list_identities(members: Iterable[Member]) -> Iterable[str]:
 def restore(record: str, *, observe: bool, root: str = ROOT) -> StringCommand:
     """Bring back what a record holds; print the record's name.
 
-    :param observe: only say, by the exit status, whether there is something to bring back.
+    :param observe: only say, by the exit status, whether there is something to bring back; where
+        that would be started, its ports are a second line.
     """
     mode = "observe" if observe else "act"
     parts = ("record", "launch.py", "launch")

@@ -26,7 +26,6 @@ from stackmend.reconcile import (
     Observation,
     Reconciler,
     find_other_run,
-    get_project_lock,
     observe_unreadable,
 )
 from stackmend.reporting import announce
@@ -51,7 +50,6 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
     """The desired ports of one host."""
 
     subject = "ports"
-    lock = commands.LOCK
     all_or_nothing = False
 
     host: Host
@@ -72,14 +70,10 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
         is seen half made.
         """
         observed = self._observe_once(fresh=fresh)
-        locks = (
-            commands.LOCK,
-            *([get_project_lock(self.spec.project)] if self.spec.project else []),
-        )
         for _ in range(ATTEMPTS):
             if observed.state is None or not observed.plan.refusals:
                 break
-            if busy := find_other_run(self.host, *locks):
+            if busy := find_other_run(self.host):
                 return Observation(Plan(refusals=(busy,)), observed.state)
             time.sleep(PAUSE)
             before, observed = observed, self._observe_once(fresh=True)

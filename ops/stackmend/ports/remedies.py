@@ -44,14 +44,17 @@ def make_remedy(
         # Loaded where an engine could not bind, and only there.
         from stackmend.ports.reconciler import PortsReconciler
 
-        return _free(PortsReconciler(host, spec, _find_report(host)), error)
+        room = PortsReconciler(host, spec, _find_report(host))
+        # It is reported where the engine failed, and held and counted for itself.
+        room.operation = "ports.remedy"
+        return _free(room, error)
 
     return answer_bind_error
 
 
 def _free(room: PortsReconciler, error: BindError) -> bool:
     from stackmend.ports.plan import explain_allocated
-    from stackmend.reconcile import reconcile
+    from stackmend.reconcile import mend
 
     connection.invalidate(room.host)
     try:
@@ -62,7 +65,7 @@ def _free(room: PortsReconciler, error: BindError) -> bool:
     plan, state = observed.plan, observed.state
     if state is None or not all(port.status in ("free", "ours") for port in state.ports):
         if plan.actions and not plan.refusals:
-            return reconcile(room.host.state, room.host, room)
+            return mend(room)
         room.report_plan(plan)
         return False
     if not error.allocated_by_engine:

@@ -2,7 +2,7 @@
 # Arguments: the root of the records, the record ("latest": the last one), "observe" or "act", and the
 # script that becomes a recorded process.
 # Exit statuses: 0 it is as it was, 3 (observe) it is to be brought back, 66 there is no such record,
-# 69 it cannot be brought back.
+# 69 it cannot be brought back. It prints the record, and, to observe what would be started, its ports.
 umask 077
 root=$1 record=$2 mode=$3 launch=$4
 if [ "$record" = latest ]; then
@@ -22,6 +22,11 @@ get() { cat "$dir/$1" 2>/dev/null; }
 kind=$(get kind)
 printf '%s\n' "$record"
 due() { [ "$mode" = act ] || exit 3; }
+# Of what starts the ports have to be free, and nothing else is set before it runs.
+starts() {
+  [ "$mode" = act ] || printf '%s\n' "$(get ports)"
+  due
+}
 start_time() {
   stat=$(cat "/proc/$1/stat" 2>/dev/null)
   # shellcheck disable=SC2086
@@ -31,7 +36,7 @@ start_time() {
 alive() { [ -n "$1" ] && [ -n "$2" ] && [ "$(start_time "$1")" = "$2" ]; }
 restore_unit() {
   # shellcheck disable=SC2034 # which systemd is asked
-  manager=$(get manager)
+  manager=$(get manager) running=
   set --
   while IFS='|' read -r active enabled unit; do
     case $(property LoadState "$unit") in
@@ -39,6 +44,17 @@ restore_unit() {
     masked) fail 69 "$unit is masked: systemctl unmask $unit" ;;
     *) fail 69 "$unit is not there any more" ;;
     esac
+    case $active:$(property ActiveState "$unit") in
+    *:active | *:reloading) running=1 ;;
+    active:* | reloading:* | activating:*) set -- "$@" "$unit" ;;
+    esac
+  done <"$dir/units"
+  if [ $# -gt 0 ]; then
+    # What runs of it has its ports already.
+    if [ -n "$running" ]; then due; else starts; fi
+    units start -- "$@" </dev/null >&2 || fail 69 "systemctl start $* failed"
+  fi
+  while IFS='|' read -r active enabled unit; do
     case $enabled:$(property UnitFileState "$unit") in
     enabled:disabled)
       due
@@ -49,14 +65,7 @@ restore_unit() {
       units disable -- "$unit" </dev/null >&2 || fail 69 "$unit cannot be disabled"
       ;;
     esac
-    case $active:$(property ActiveState "$unit") in
-    *:active | *:reloading) ;;
-    active:* | reloading:* | activating:*) set -- "$@" "$unit" ;;
-    esac
   done <"$dir/units"
-  [ $# -gt 0 ] || return 0
-  due
-  units start -- "$@" >&2 || fail 69 "systemctl start $* failed"
 }
 restore_container() {
   engine=$(get engine) id=$(get id) name=$(get name) restart=$(get restart)
@@ -67,15 +76,15 @@ restore_container() {
   IFS=' ' read -r running paused policy <<END
 $state
 END
+  if [ "$running" != true ]; then
+    starts
+    engine start -- "$id" >/dev/null || fail 69 "container $name does not start"
+  fi
   policy=${policy%:0}
   if [ "${policy:-no}" != "${restart:-no}" ]; then
     due
     engine update --restart="${restart:-no}" -- "$id" >/dev/null ||
       case $engine in podman*) ;; *) fail 69 "container $name does not take its restart policy" ;; esac
-  fi
-  if [ "$running" != true ]; then
-    due
-    engine start -- "$id" >/dev/null || fail 69 "container $name does not start"
   fi
   if [ "$(get paused)" = true ] && [ "$paused" != true ]; then
     due
@@ -85,7 +94,7 @@ END
 # shellcheck disable=SC2120 # its arguments are its own
 restore_program() {
   [ ! -e "$dir/restored" ] || return 0
-  due
+  starts
   [ -s "$dir/start" ] || fail 69 "how $(get supervisor) starts $(get name) is not known"
   eval "set -- $(words "$dir/start")"
   output=$("$@" 2>&1)
@@ -117,7 +126,7 @@ restore_command() {
       if [ -s "$other/restored" ] && alive $(cat "$other/restored"); then return 0; fi
     fi
   done
-  due
+  starts
   exe=$(get exe && echo .)
   exe=${exe%.}
   exe=${exe% (deleted)}

@@ -43,14 +43,20 @@ __all__ = [
     "add_diagnosis",
     "end_deploy",
     "end_runs",
+    "find_record",
     "find_run",
     "finish",
     "get_ending",
     "get_listener",
     "get_run_id",
+    "has_got_worse",
     "install",
+    "keep_quiet",
     "listen",
     "mark_observed",
+    "mark_part_paused",
+    "mark_paused",
+    "mark_worse",
     "read",
     "record",
     "secret",
@@ -114,6 +120,16 @@ def end_deploy(host: Host, applies: str = "") -> None:
         write.announce_dry(run, host, _listener)
 
 
+def find_report_directory(state: State) -> Path:
+    """Where the record of this run is written.
+
+    :param state: the pyinfra state of the run
+    """
+    from stackmend.reporting import write
+
+    return write.find_directory(_run(state))
+
+
 def mark_observed(state: State) -> None:
     """Have the record of this run say that it only looked, as that of a dry run does.
 
@@ -121,6 +137,52 @@ def mark_observed(state: State) -> None:
     """
     run = _run(state)
     run.dry = run.observed = True
+
+
+def mark_worse(host: Host) -> None:
+    """Have the record of this run say that its changes made a host worse than it was.
+
+    :param host: the pyinfra host
+    """
+    _run(host.state).worse.add(host.name)
+
+
+def has_got_worse(host: Host, op_hash: str) -> bool:
+    """Whether an operation made a host worse in a run before, and has not succeeded there since.
+
+    :param host: the pyinfra host
+    :param op_hash: the operation, by pyinfra's name of it
+    """
+    from stackmend.reporting import write
+
+    return write.has_got_worse(_run(host.state), host, op_hash)
+
+
+def mark_paused(host: Host, reason: str) -> None:
+    """Have the record of this run say that somebody has paused a host as a whole.
+
+    :param host: the pyinfra host
+    :param reason: who, since when, and why
+    """
+    _run(host.state).paused[host.name] = reason
+
+
+def mark_part_paused(host: Host, part: str, reason: str) -> None:
+    """Have the record of this run name who has paused a part of a host, however it ends there.
+
+    :param host: the host.
+    :param part: a room, or a service.
+    :param reason: who, since when, until when and why, in a line.
+    """
+    _run(host.state).paused_parts.setdefault(host.name, {})[part] = reason
+
+
+def keep_quiet(host: Host) -> None:
+    """Have this run leave no metrics and send no notices: it says nothing of how its hosts are.
+
+    :param host: a pyinfra host of the run
+    """
+    _run(host.state).quiet = True
 
 
 def add_diagnosis(host: Host, diagnosis: Diagnosis) -> None:
@@ -147,6 +209,19 @@ def read(path: Path) -> RunRecord:
     from stackmend.reporting import reader
 
     return reader.read(path)
+
+
+def find_record(state: State, name: str) -> Path:
+    """Where the record of an earlier run lies.
+
+    :param state: the pyinfra state of a run, beside whose record it lies.
+    :param name: its path, or the id of its run, which its file's name ends with.
+
+    Raises ``ReportError``, a ``ValueError``, where there is none.
+    """
+    from stackmend.reporting import reader, write
+
+    return reader.find_record(write.find_directory(_run(state)), name)
 
 
 def secret(value: str | bytes | None) -> None:

@@ -31,7 +31,8 @@ class Watch(BaseStateCallback):
     def operation_host_start(state: State, host: Host, op_hash: Any) -> None:
         """Start the clock of the operation, unless the run is being ended."""
         signals.proceed()
-        if run := reporting.find_run(state):
+        # pyinfra begins each operation on each host, and then skips those that the host has not.
+        if (run := reporting.find_run(state)) and op_hash in state.ops[host]:
             run.start_operation(host, op_hash)
 
     @staticmethod
@@ -41,7 +42,7 @@ class Watch(BaseStateCallback):
         """Stop the clock of the operation."""
         if run := reporting.find_run(state):
             run.end_operation(host, op_hash)
-            _announce(run, host, failed=False)
+            _announce(run, host, op_hash, failed=False)
 
     @staticmethod
     def operation_host_error(
@@ -50,14 +51,19 @@ class Watch(BaseStateCallback):
         """Stop the clock of the operation."""
         if run := reporting.find_run(state):
             run.end_operation(host, op_hash)
-            _announce(run, host, failed=True)
+            _announce(run, host, op_hash, failed=True)
 
 
-def _announce(run: Run, host: Host, *, failed: bool) -> None:
+def _announce(run: Run, host: Host, op_hash: str, *, failed: bool) -> None:
     listener = reporting.get_listener()
+    data = run.state.get_op_data_for_host(host, op_hash)
+    if listener is None or data.parent_op_hash is not None:
+        # A host goes on in the operation that another is nested in, whatever became of that one.
+        return
+    is_final = failed and not data.global_arguments["_ignore_errors"]
     # A host that is only observed is announced with its diagnosis.
     ended = run.has_ended(host) and not run.observed
-    if listener is not None and (failed or ended):
+    if is_final or ended:
         from stackmend.reporting import write
 
         listener.on_host(

@@ -1,13 +1,13 @@
 """A record without secrets, without what steers a terminal, and not too long."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from stackmend.diagnosis import SEVERITIES
-from stackmend.redaction import MASK, redact_likely, redactor
+from stackmend.redaction import MASK, Redactor, redact_likely, redactor
 from stackmend.reporting.state import Done, Outcome
 from stackmend.text import LINES_LIMIT, make_lines_printable, make_printable
 
@@ -16,6 +16,9 @@ DEEPEST, MOST = 6, 50
 
 #: What each action holds, whatever its class.
 _COMMON = frozenset(Done.model_fields)
+
+# What no text matches.
+_NONE = "(?!)"
 
 # A password that happens to be the word "failed" must not unmake the record.
 _TIME = r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)"
@@ -37,7 +40,7 @@ def clean(data: Any, secrets: Iterable[str], fixed: Mapping[str, str] = _FIXED) 
     :param secrets: what is replaced, in whatever notation it is written.
     :param fixed: by field, a pattern of its own words, which stay even where a secret is one.
     """
-    return _Cleaner(redactor(frozenset(secrets)).redact, fixed).clean(data)
+    return _Cleaner(redactor(frozenset(secrets)), fixed).clean(data)
 
 
 def find_own_words(model: type[BaseModel]) -> dict[str, str]:
@@ -68,11 +71,12 @@ def _list_words(field: Any) -> Iterator[str]:
 
 
 class _Cleaner:
-    def __init__(self, redact: Callable[[str], str], fixed: Mapping[str, str]) -> None:
-        self._redact = redact
+    def __init__(self, redactor: Redactor, fixed: Mapping[str, str]) -> None:
+        self._redact = redactor.redact
+        self._redact_lines = redactor.redact_lines
         self._fixed = fixed
 
-    def clean(self, data: Any, own: str = "(?!)") -> Any:
+    def clean(self, data: Any, own: str = _NONE) -> Any:
         if isinstance(data, str):
             if re.fullmatch(own, data):
                 return data
@@ -82,6 +86,8 @@ class _Cleaner:
             if left > 0 and all(isinstance(item, str) for item in data):
                 # The end of a log explains it.
                 data = [f"… ({left:,} earlier lines)", *data[left:]]
+            if own == _NONE and all(isinstance(item, str) for item in data):
+                data = self._redact_lines(data)
             return [self.clean(item, own) for item in data]
         if isinstance(data, dict):
             return {
@@ -92,7 +98,7 @@ class _Cleaner:
     def _clean_field(self, key: str, value: Any) -> Any:
         if key in ("planned", "done") and isinstance(value, list):
             return [self._clean_action(action) for action in value]
-        return self.clean(value, self._fixed.get(key, "(?!)"))
+        return self.clean(value, self._fixed.get(key, _NONE))
 
     def _clean_action(self, action: dict[str, Any]) -> dict[str, Any]:
         return {

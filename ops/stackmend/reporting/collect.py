@@ -131,6 +131,14 @@ class Run:
         #: Whether its operations only observe, however it was called.
         self.observed = False
         self.diagnoses: dict[str, Diagnosis] = {}
+        #: The hosts that its changes made worse.
+        self.worse: set[str] = set()
+        #: Of each host that somebody has paused, who and why.
+        self.paused: dict[str, str] = {}
+        #: Of each host of which a part is paused: by what is, who and why.
+        self.paused_parts: dict[str, dict[str, str]] = {}
+        #: Whether it says nothing of how its hosts are.
+        self.quiet = False
         self.started = datetime.now(UTC)
         self.id = token_hex(3)
         self.collectors: dict[str, dict[str, Collector]] = {}
@@ -179,12 +187,24 @@ class Run:
         ended = {op_hash for name, op_hash in self.seconds if name == host.name}
         return ended >= self.state.ops[host].keys()
 
+    def explain_pause(self, host: Host) -> str:
+        """Who has paused a host, or parts of it, and why; empty where nobody has.
+
+        :param host: the host.
+        """
+        parts = self.paused_parts.get(host.name, {})
+        return self.paused.get(host.name) or "; ".join(parts.values())
+
     def measure_seconds(self) -> float:
         """Seconds since the run began."""
         return (datetime.now(UTC) - self.started).total_seconds()
 
     def end_operation(self, host: Host, op_hash: str) -> None:
-        """Stop the clock of an operation on a host."""
-        since = self._since.pop((host.name, op_hash), None)
-        if since is not None:
-            self.seconds[host.name, op_hash] = time.monotonic() - since
+        """Stop the clock of an operation on a host, and of those nested in it that had a fault."""
+        ended = [(host.name, op_hash)]
+        if self.state.ops[host][op_hash].parent_op_hash is None:
+            # A host is in one operation at a time.
+            ended = [each for each in self._since if each[0] == host.name]
+        for each in ended:
+            if (since := self._since.pop(each, None)) is not None:
+                self.seconds[each] = time.monotonic() - since

@@ -56,11 +56,16 @@ def format_text(name: str, diagnosis: Diagnosis) -> str:
 
 def _format_host(name: str, diagnosis: Diagnosis, width: int) -> Iterator[tuple[str, str]]:
     """Lines, each with its style."""
-    roots = [finding for finding in diagnosis.findings if not finding.explained_by]
+    # Where some alone were asked for, the root of one may not be among them.
+    roots = [
+        finding for finding in diagnosis.findings if not finding.explained_by or diagnosis.only
+    ]
     unknown = [check for check in diagnosis.checks if check.status == "unknown"]
     skipped = [check for check in diagnosis.checks if check.status == "skipped"]
     state = f"{len(roots)} to mend" if roots else "not known" if unknown else "healthy"
     count = f"{len(diagnosis.checks)} checks"
+    if diagnosis.only:
+        count += f" of {', '.join(diagnosis.only)} alone"
     style = "bold red" if roots else "bold yellow" if unknown else "bold green"
     yield from _wrap(f"{name}: {state} ({count})", "", width, style)
     for finding in diagnosis.findings:

@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from stackmend.diagnosis import HostSupport
     from stackmend.reporting.state import Outcome, RunRecord
 
 
 class Listener(ABC):
     """Who hears of a run: of each host once it has ended there, and of the record at the end."""
+
+    #: Whether it hears of each host that the doctor was at what a support bundle holds of it.
+    wants_support = False
+
+    @abstractmethod
+    def on_support(self, host: str, support: HostSupport) -> None:
+        """Hear what a support bundle holds of a host, where that is wanted.
+
+        :param host: its name.
+        :param support: what was read of it.
+        """
 
     @abstractmethod
     def on_host(self, host: str, outcome: Outcome, seconds: float) -> None:

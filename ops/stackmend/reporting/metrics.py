@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from pydantic import BaseModel, ConfigDict, Field
 
+from stackmend.diagnosis import Diagnosis, Severity
 from stackmend.reporting.state import WELL, HostRecord, Outcome, RunRecord
 from stackmend.text import make_printable
 
@@ -36,6 +37,21 @@ class Counted(BaseModel):
     count: int = Field(ge=0)
 
 
+class Diagnosed(BaseModel):
+    """How many findings of the doctor's are of one incident.
+
+    :param incident: its id; empty for what no incident names.
+    :param severity: how bad it is.
+    :param count: how many.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    incident: str
+    severity: Severity
+    count: int = Field(ge=0)
+
+
 class HostState(BaseModel):
     """What is known of a host since it is in the inventory.
 
@@ -44,6 +60,8 @@ class HostState(BaseModel):
     :param last_success: when one last ended that proved it well; ``None`` where none did.
     :param seconds: how long the operations on it took in that run.
     :param findings: what that run found, counted.
+    :param diagnosed: the root causes that the doctor found since, counted; ``None`` where it was
+        not asked since.
     :param runs: how many runs ended with each outcome.
     :param actions: what all runs did, counted.
     """
@@ -55,6 +73,7 @@ class HostState(BaseModel):
     last_success: float | None = None
     seconds: float = 0.0
     findings: tuple[Counted, ...] = ()
+    diagnosed: tuple[Diagnosed, ...] | None = None
     runs: dict[Outcome, int] = {}
     actions: tuple[Counted, ...] = ()
 
@@ -81,10 +100,24 @@ class HostState(BaseModel):
                 "last_success": ended if record.outcome in WELL else self.last_success,
                 "seconds": sum(operation.seconds for operation in record.operations),
                 "findings": _count(found),
+                "diagnosed": None,
                 "runs": dict(runs),
                 "actions": _count(done),
             }
         )
+
+    def diagnose(self, diagnosis: Diagnosis) -> Self:
+        """The same after the doctor."""
+        found = Counter(
+            (finding.incident, finding.severity)
+            for finding in diagnosis.findings
+            if not finding.explained_by
+        )
+        diagnosed = tuple(
+            Diagnosed(incident=incident, severity=severity, count=count)
+            for (incident, severity), count in sorted(found.items())
+        )
+        return self.model_copy(update={"diagnosed": diagnosed})
 
 
 class History(BaseModel):
@@ -101,7 +134,10 @@ class History(BaseModel):
 
 
 def update(history: History, record: RunRecord, inventory: Collection[str]) -> History:
-    """What is known after a run; a dry one proves nothing and changes nothing but the hosts listed.
+    """What is known after a run.
+
+    A dry one proves nothing: it changes nothing but the hosts listed, and, where it was the
+    doctor's and asked for everything, what was found on hosts that are known.
 
     :param history: what was known before.
     :param record: the run.
@@ -109,6 +145,9 @@ def update(history: History, record: RunRecord, inventory: Collection[str]) -> H
     """
     known = {name: state for name, state in history.hosts.items() if name in inventory}
     if record.mode == "dry":
+        for name, host in record.hosts.items():
+            if name in known and host.diagnosis is not None and not host.diagnosis.only:
+                known[name] = known[name].diagnose(host.diagnosis)
         return History(hosts=known)
     ended = record.ended.timestamp()
     for name, host in record.hosts.items():
@@ -165,8 +204,8 @@ class Families(Collector):
         )
         findings = GaugeMetricFamily(
             "stackmend_findings",
-            "What the host's last run found.",
-            labels=["host", "operation", "kind"],
+            "What the host's last run found, or the doctor since: then by incident and severity.",
+            labels=["host", "operation", "kind", "incident", "severity"],
         )
         runs = CounterMetricFamily(
             "stackmend_runs", "Runs that ended with this outcome.", labels=["host", "outcome"]
@@ -183,8 +222,10 @@ class Families(Collector):
             last_run.add_metric([name], host.last_run)
             success.add_metric([name], host.last_success or 0)
             seconds.add_metric([name], host.seconds)
-            for each in host.findings:
-                findings.add_metric([name, each.operation, each.kind], each.count)
+            for cause in host.diagnosed or ():
+                findings.add_metric([name, "", "", cause.incident, cause.severity], cause.count)
+            for each in host.findings if host.diagnosed is None else ():
+                findings.add_metric([name, each.operation, each.kind, "", ""], each.count)
             for each in host.actions:
                 actions.add_metric([name, each.operation, each.kind], each.count)
         yield from (state, last_run, success, seconds, findings, runs, actions)

@@ -116,7 +116,9 @@ def _send_notices(
 def _format_ping(url: str, record: RunRecord) -> str:
     """The address that says how the run ended, with a name of its own for the run."""
     base, mark, query = url.partition("?")
-    status = int(not record.complete or bool(record.list_not_well()))
+    # Who has paused a host need not be called.
+    bad = [outcome for outcome in record.list_not_well().values() if outcome != "paused"]
+    status = int(not record.complete or bool(bad))
     return f"{base.rstrip('/')}/{status}?{query}{mark and '&'}rid={uuid.uuid4()}"
 
 

@@ -12,6 +12,7 @@ from stackmend.diagnosis import Diagnosis
 #: What a host is after the run. ``converged``: proven well, nothing was touched. ``changed``:
 #: proven well after changes. ``drifted``: a dry run found something to do, or the doctor something
 #: to mend. ``unmanaged``: the run asked nothing of it. ``locked``: another run is at work there.
+#: ``paused``: somebody wants it left alone, and it was only looked at as far as that goes.
 #: ``unknown``: the run ended before anything was proven, or the doctor could not read all of it.
 Outcome = Literal[
     "converged",
@@ -19,6 +20,7 @@ Outcome = Literal[
     "drifted",
     "refused",
     "locked",
+    "paused",
     "failed",
     "unreachable",
     "unmanaged",
@@ -48,6 +50,7 @@ MEANINGS: Mapping[Outcome, Meaning] = {
     "drifted": Meaning("yellow", "warn"),
     "refused": Meaning("magenta", "warn", "needs you"),
     "locked": Meaning("magenta", "warn"),
+    "paused": Meaning("cyan", "quiet"),
     "failed": Meaning("red", "bad", "broken"),
     "unreachable": Meaning("red", "bad", "broken"),
     "unmanaged": Meaning("cyan", "quiet"),
@@ -148,12 +151,14 @@ class HostRecord(Model):
     """One host of the run.
 
     :param outcome: what it is after the run.
-    :param reason: why nothing was asked of it; empty where something was.
+    :param reason: why nothing was asked of it, or who has paused it; empty otherwise.
     :param operations: the operations on it, in order.
     :param errors: those that belong to no operation, such as a refused connection.
     :param diagnosis: what the doctor says of it; ``null`` in a run of another deploy.
     :param interrupted_at: where the signal that ended the run met this host: the operation, and
         the step that was still under way there; empty where none did.
+    :param worse: whether it was well, was changed by this run, and has failed since; or was made so
+        by the run before and has failed again.
     """
 
     outcome: Outcome
@@ -162,6 +167,7 @@ class HostRecord(Model):
     errors: tuple[ErrorRecord, ...] = ()
     diagnosis: Diagnosis | None = None
     interrupted_at: str = ""
+    worse: bool = False
 
 
 class RunRecord(Model):
@@ -175,6 +181,7 @@ class RunRecord(Model):
     :param complete: ``false`` where the run ended before every host was done with.
     :param interrupted: the signal that ended the run, such as ``SIGTERM``; empty where none did.
     :param hosts: the hosts, by name.
+    :param left_out: names of hosts that the inventory has, and that ``--limit`` left out.
     """
 
     schema_version: Literal[2] = 2
@@ -185,6 +192,7 @@ class RunRecord(Model):
     complete: bool
     interrupted: str = ""
     hosts: dict[str, HostRecord] = {}
+    left_out: tuple[str, ...] = ()
 
     def list_not_well(self) -> dict[str, Outcome]:
         """The hosts that are not proven to be as their inventory wants them.

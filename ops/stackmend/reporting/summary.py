@@ -51,7 +51,7 @@ def format_record(record: RunRecord, *, all_findings: bool = False) -> Iterator[
     """What was wrong, what was done and what is left, line by line, of every host that has any."""
     for name, host in record.hosts.items():
         found = any(operation.findings for operation in host.operations)
-        if host.outcome == "converged" and not (all_findings and found):
+        if host.outcome == "converged" and not host.reason and not (all_findings and found):
             continue
         yield f"{name}: {host.outcome}{host.reason and ': '}{host.reason}"
         for error in host.errors:

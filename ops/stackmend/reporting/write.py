@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from stackmend.connection import signals
-from stackmend.decision import Locked
+from stackmend.decision import Deferred, Locked, Paused
 from stackmend.redaction import format_safe_line, get_secrets
 from stackmend.reporting import files, get_listener, summary
 from stackmend.reporting.clean import clean
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 #: Records kept in a directory; a schedule of five minutes writes this many in four days.
 KEEP = 1000
+
+#: Bytes that they may take together, the last one aside.
+KEEP_BYTES = 1024**3
 
 
 def conclude(run: Run) -> Path | None:
@@ -55,8 +58,9 @@ def conclude(run: Run) -> Path | None:
             listener.on_no_record()
         return None
     _show(record, path)
-    _write_metrics(run, record)
-    _notify(run, record, path)
+    if not run.quiet:
+        _write_metrics(run, record)
+        _notify(run, record, path)
     return path
 
 
@@ -84,11 +88,11 @@ def _write_metrics(run: Run, record: RunRecord) -> None:
 
 
 def _notify(run: Run, record: RunRecord, path: Path | None) -> None:
-    """Who ends a run by a signal knows of it, and waits for its end."""
+    """Send messages, but where a signal ended the run: unless it is a timer's, its sender knows."""
     try:
         targets = [_reveal(url) for url in _find_setting(run, "notify") or ()]
         ping = _reveal(_find_setting(run, "ping") or "")
-        if not (targets or ping) or signals.get_signal():
+        if not (targets or ping) or (signals.get_signal() and not signals.is_timed()):
             return
         from stackmend.reporting import notify
 
@@ -127,8 +131,10 @@ def build(run: Run, ended: datetime) -> RunRecord:
     hosts: dict[str, dict[str, Any]] = {}
     interrupted = signals.get_signal()
     complete = not interrupted
+    left_out = []
     for host in state.inventory:
         if not state.is_host_in_limit(host):
+            left_out.append(host.name)
             continue
         if host not in state.activated_hosts:
             if (error := run.connect_errors.get(host.name)) is not None:
@@ -147,8 +153,10 @@ def build(run: Run, ended: datetime) -> RunRecord:
             complete = False
         hosts[host.name] = {
             "outcome": _classify_outcome(run, host, operations, dry=dry),
+            "reason": run.explain_pause(host),
             "operations": operations,
             "diagnosis": run.diagnoses.get(host.name),
+            "worse": host.name in run.worse,
         }
     if interrupted:
         for host in state.inventory:
@@ -163,6 +171,7 @@ def build(run: Run, ended: datetime) -> RunRecord:
             "complete": complete,
             "interrupted": interrupted,
             "hosts": hosts,
+            "left_out": left_out,
         }
     )
 
@@ -175,8 +184,13 @@ def classify_ended(run: Run, host: Host, *, failed: bool) -> Outcome:
     :param failed: whether that operation failed.
     """
     operations = _build_operations(run, host)
-    if failed and (trouble := _classify_trouble(operations, failed=True)):
+    # One may have failed before, and kept no other from being run.
+    failed = failed or any(op.succeeded is False for op in operations)
+    trouble = _classify_trouble(operations, failed=failed)
+    if trouble and (failed or trouble == "paused"):
         return trouble
+    if host.name in run.paused:
+        return "paused"
     return "changed" if any(op.changed for op in operations) else "converged"
 
 
@@ -198,6 +212,21 @@ def find_directory(run: Run) -> Path:
     return Path(run.state.cwd or ".") / Path(str(chosen)).expanduser()
 
 
+def has_got_worse(run: Run, host: Host, op_hash: str) -> bool:
+    """Whether an operation made a host worse in a run before, and has not succeeded there since.
+
+    :param run: the run of now, beside whose record the others lie.
+    :param host: the host.
+    :param op_hash: the operation, by pyinfra's name of it.
+    """
+    from stackmend.reporting import reader
+
+    collector = run.collectors.get(host.name, {}).get(op_hash)
+    if collector is None:
+        return False
+    return reader.has_got_worse(find_directory(run), host.name, collector.name)
+
+
 def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Path:
     """Write a record so that a reader sees all of it or nothing; ``latest.json`` then leads to it.
 
@@ -206,7 +235,8 @@ def save(data: Mapping[str, Any], where: Path, ended: datetime, run: str) -> Pat
     :param ended: the time in its name
     :param run: the run's short name, in its name too
 
-    Raises ``OSError`` where it cannot be written. Of its own records it keeps the newest 1000.
+    Raises ``OSError`` where it cannot be written. Of its own records it keeps the newest 1000, and
+    of these no more than have room in 1 GiB.
     """
     path = where / f"{ended.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run}.json"
     files.write_json(path, data)
@@ -260,24 +290,32 @@ def _classify_outcome(
     failed = host in run.state.failed_hosts or any(op.succeeded is False for op in operations)
     if trouble := _classify_trouble(operations, failed=failed):
         return trouble
+    if not dry and not _is_finished(run, host):
+        return "unknown"
+    if host.name in run.paused:
+        return "paused"
     if dry:
         return _forecast(run, host, operations)
-    if not _is_finished(run, host):
-        return "unknown"
     return "changed" if any(op.changed for op in operations) else "converged"
 
 
 def _classify_trouble(operations: Sequence[OperationRecord], *, failed: bool) -> Outcome | None:
     refused = _classify_refusals(operations)
     erred = any(op.errors and op.succeeded is not True for op in operations)
-    return "failed" if erred or (failed and not refused) else refused
+    # Nothing that is paused fails.
+    return "failed" if erred or (failed and refused in (None, "paused")) else refused
 
 
 def _classify_refusals(operations: Sequence[OperationRecord]) -> Outcome | None:
     refusals = [refusal for op in operations for refusal in op.refusals]
     if not refusals:
         return None
-    return "locked" if all(isinstance(each, Locked) for each in refusals) else "refused"
+    kinds = {type(each) for each in refusals}
+    if not kinds <= {Locked, Paused, Deferred}:
+        return "refused"
+    if Deferred in kinds:
+        return "failed"
+    return "locked" if Locked in kinds else "paused"
 
 
 def _classify_observed(run: Run, host: Host, operations: Sequence[OperationRecord]) -> Outcome:
@@ -287,7 +325,12 @@ def _classify_observed(run: Run, host: Host, operations: Sequence[OperationRecor
         return "failed"
     if diagnosis is None:
         return "unknown"
-    if refused := _classify_refusals(operations):
+    if diagnosis.only:
+        # Of the rest nothing was asked.
+        operations = ()
+    refused = _classify_refusals(operations)
+    # What was found although another run is at work there is to be heard of.
+    if refused and not (refused == "locked" and diagnosis.findings):
         return refused
     if diagnosis.findings or any(op.planned for op in operations):
         return "drifted"
@@ -357,6 +400,9 @@ def _get_setting(host: Host, field: str) -> Any:
 
 def _prune(where: Path) -> None:
     records = sorted(path for path in where.iterdir() if files.RECORD_NAME.fullmatch(path.name))
-    for path in records[:-KEEP]:
+    left = KEEP_BYTES
+    for number, path in enumerate(reversed(records)):
         with suppress(OSError):
-            path.unlink()
+            left -= path.stat().st_size
+            if number >= KEEP or (number and left < 0):
+                path.unlink()

@@ -5,12 +5,8 @@ from collections.abc import Iterable, Iterator
 from pyinfra.api import StringCommand
 
 from stackmend.connection import read_script, script
-from stackmend.paths import STATE_ROOT
 from stackmend.resolver.plan import SetServers
 from stackmend.resolver.state import CacheName
-
-#: The file whose lock says that a run changes the resolver of a host.
-LOCK = f"{STATE_ROOT}/resolver/lock"
 
 _SHARED = ("walk", "put")
 

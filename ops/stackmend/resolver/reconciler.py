@@ -35,7 +35,6 @@ class ServersReconciler(Reconciler[HostResolver, SetServers | Enable]):
     """The DNS servers of one host."""
 
     subject = "resolver"
-    lock = commands.LOCK
 
     host: Host
     spec: ServersSpec
@@ -108,7 +107,6 @@ class CachesReconciler(Reconciler[HostCaches, Flush]):
     """The DNS caches of one host."""
 
     subject = "resolver"
-    lock = commands.LOCK
 
     host: Host
     spec: CachesSpec

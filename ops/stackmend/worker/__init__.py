@@ -257,6 +257,7 @@ def engine(
     mend: "Mapping[str, Any] | Mend | None" = None,
     allow: Sequence[str] = (),
     minimum_free: int | str = "2GiB",
+    drift: Mapping[str, str] | None = None,
     links: "Mapping[str, Any] | LinksPolicy | None" = None,
 ) -> Generator[FunctionCommand, None, None]:
     """
@@ -288,6 +289,8 @@ def engine(
     + mend: limits of restarting what failed by itself
     + allow: consent to touch what is not ours
     + minimum_free: bytes (or ``"2GiB"``) that must be free before anything is written
+    + drift: what is done about a field that differs from what was proven, by its path:
+      ``{"services.*.environment.LOG_LEVEL": "ignore"}``; ``mend`` by default, or ``warn``
     + links: as ``compose.stack`` takes it
 
     The new service is added in a file of stackmend's own that is laid over the project's, which
@@ -360,6 +363,7 @@ def engine(
         "mend": {} if mend is None else mend,
         "allow": allow,
         "minimum_free": minimum_free,
+        "drift": {} if drift is None else drift,
         "links": links,
     }
     # What it does takes the host itself, not the view of the current one.

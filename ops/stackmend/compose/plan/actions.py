@@ -1,6 +1,6 @@
 """What this room's decision is made of: kinds of findings, and one class for each verb."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stackmend import decision
 from stackmend.frozen import Frozen
@@ -45,6 +45,8 @@ class Tag(Frozen):
 class Pull(decision.Action):
     """Pull a service's image."""
 
+    prepares: ClassVar[bool] = True
+
     verb: Literal["pull"] = "pull"
 
 
@@ -53,6 +55,8 @@ class Build(decision.Action):
 
     :param keep: the foreign image that has its name, and the name under which it is kept.
     """
+
+    prepares: ClassVar[bool] = True
 
     verb: Literal["build"] = "build"
     keep: Tag | None = None
@@ -253,6 +257,8 @@ class Remove(decision.Action):
 
 class Record(decision.Action):
     """Prove that the stack is healthy, and record what was proven."""
+
+    lasts: ClassVar[bool] = False
 
     verb: Literal["record"] = "record"
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from stackmend import decision
 from stackmend.checks.state import CheckResult
 from stackmend.compose import drift
+from stackmend.compose.modes import find_mode
 from stackmend.compose.plan.actions import (
     Action,
     Disconnect,
@@ -96,6 +97,20 @@ class Draft:
         )
         if finding not in self.findings:
             self.findings.append(finding)
+
+    def is_to_mend(self, path: str, subject: str, kind: Kind, cause: str) -> bool:
+        """Whether a field that differs is to be brought back; one that is warned of is noted here.
+
+        :param path: the field's, such as ``services.api.image``.
+        :param subject: what has it.
+        :param kind: the kind of the finding.
+        :param cause: what differs, in words.
+        """
+        mode = find_mode(self.spec.drift, path)
+        if mode == "warn":
+            remedy = f'to have it mended, leave {path} out of "drift", or set it to "mend"'
+            self.find(subject, kind, f"{cause}; left as it is", remedy=remedy, blocks=False)
+        return mode == "mend"
 
     def refuse(self, subject: str, reason: str, remedy: str) -> None:
         """Note what will not be done, and what lifts that."""
@@ -216,7 +231,10 @@ class Draft:
             path
             for path in sorted({*self.files, *was})
             if self.files.get(path) != was.get(path)
-            or self.state.files.get(path, was.get(path)) != was.get(path)
+            or (
+                self.state.files.get(path, was.get(path)) != was.get(path)
+                and find_mode(self.spec.drift, f"files.{path}") == "mend"
+            )
         ]
 
     def name_image(self, name: str) -> str:

@@ -97,6 +97,27 @@ def arrange(
     return [*before, *ordered, *last]
 
 
+def separate(actions: Sequence[Action], held: Sequence[Action]) -> tuple[Action, ...]:
+    """The steps of a plan that can be taken although some are held: none of what waits for those.
+
+    The stack is not proven by them, nor recorded; where files or what is not the project's own are
+    changed as well, all of it is one change, and none can.
+
+    :param actions: the plan's.
+    :param held: those of them that are not taken.
+    """
+    if not all(isinstance(action, ServiceAction | Record) for action in actions):
+        return ()
+    left = [action for action in actions if isinstance(action, ServiceAction)]
+    names = {action.subject for action in held}
+    while True:
+        waiting = [step for step in left if step.subject in names or names & {*step.depends_on}]
+        if not waiting:
+            return tuple(left)
+        names |= {step.subject for step in waiting}
+        left = [step for step in left if step not in waiting]
+
+
 def _place(
     step: ServiceAction,
     body: Mapping[str, Any],

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stackmend.compose import drift
+from stackmend.compose.modes import find_mode
 from stackmend.compose.plan.actions import (
     Attach,
     Build,
@@ -155,7 +156,10 @@ def plan_places(draft: Draft) -> None:
                 network = draft.name_network(key)
                 if network not in container.endpoints and not attached:
                     cause = f"networks.{key}: it is not on {network}"
-                    draft.do("drift", Recreate(subject=name, cause=cause), container)
+                    # What is only warned of is noted already.
+                    path = f"services.{name}.networks.{network}"
+                    if find_mode(draft.spec.drift, path) == "mend":
+                        draft.do("drift", Recreate(subject=name, cause=cause), container)
 
 
 def plan_files(draft: Draft) -> None:
@@ -170,7 +174,13 @@ def plan_files(draft: Draft) -> None:
         if path in host:
             if host[path] == digest:
                 continue
-            reasons[path] = "missing" if host[path] is None else "not as in the source"
+            reason = "missing" if host[path] is None else "not as in the source"
+            # What the source itself changed is none: only what was proven drifts.
+            proven = draft.applied is not None and draft.applied.files.get(path) == digest
+            if not proven or draft.is_to_mend(
+                f"files.{path}", draft.spec.directory, "files", f"{reason}: {path}"
+            ):
+                reasons[path] = reason
         elif differs is not None and path not in differs:
             continue
         else:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stackmend.compose import drift
+from stackmend.compose.modes import find_mode
 from stackmend.compose.plan.actions import (
     Attach,
     Detach,
@@ -57,7 +58,8 @@ def plan_service(draft: Draft, name: str) -> None:
         return
     if len(containers) != scaled:
         cause = f"{len(containers)} containers where {scaled} should be"
-        draft.do("scale", Up(subject=name, cause=cause))
+        if draft.is_to_mend(f"services.{name}.scale", name, "scale", cause):
+            draft.do("scale", Up(subject=name, cause=cause))
     if causes := _find_declaration_causes(draft, name):
         for kind, text in causes:
             draft.find(name, kind, text)
@@ -110,8 +112,10 @@ def _find_declaration_causes(draft: Draft, name: str) -> list[tuple[Kind, str]]:
     image = declared.images.get(ref)
     for container in containers:
         if image and container.image_id != image.id:
-            ids = f"{shorten(container.image_id)} → {shorten(image.id)}"
-            causes.append(("image", f"image {ref}: {ids}"))
+            cause = f"image {ref}: {shorten(container.image_id)} → {shorten(image.id)}"
+            # What comes for another reason brings it along.
+            if causes or draft.is_to_mend(f"services.{name}.image", name, "image", cause):
+                causes.append(("image", cause))
             break
     return causes
 
@@ -153,6 +157,8 @@ def _plan_shape(draft: Draft, name: str, container: Container) -> list[ServiceAc
     causes: list[str] = []
     for path, desired, has in differences:
         cause = drift.format_change(path, has, desired, draft.secrets)
+        if not draft.is_to_mend(f"services.{name}.{path}", name, "drift", cause):
+            continue
         if path == "restart" and _has_been_kept(draft, name):
             # Whoever stopped it for good set that; a recreation would lose what it has.
             policy = SetPolicy(
@@ -165,21 +171,24 @@ def _plan_shape(draft: Draft, name: str, container: Container) -> list[ServiceAc
         current = draft.state.networks.get(network)
         if endpoint.network_id and current != endpoint.network_id:
             what = "is gone" if current is None else "was removed and made again"
-            causes.append(f"its network {network} {what}")
+            cause, path = f"its network {network} {what}", f"services.{name}.networks.{network}"
+            if draft.is_to_mend(path, name, "drift", cause):
+                causes.append(cause)
     ids = {other.id for other in draft.state.containers}
-    causes += [
-        f"{key}: the container it shares it with is gone"
-        for key, id_ in container.borrows.items()
-        if id_ not in ids
-    ]
+    for key, id_ in container.borrows.items():
+        cause = f"{key}: the container it shares it with is gone"
+        if id_ not in ids and draft.is_to_mend(f"services.{name}.{key}", name, "drift", cause):
+            causes.append(cause)
     if container.running and container.shape.get("network_mode") != "host":
         missing = [
             port
             for port in container.shape.get("ports", ())
             if not is_published(port, container.published)
         ]
-        if missing and container.endpoints:
-            causes.append(f"the engine does not publish {', '.join(sorted(missing))}")
+        cause, path = f"the engine does not publish {', '.join(sorted(missing))}", "ports"
+        unpublished = missing and container.endpoints
+        if unpublished and draft.is_to_mend(f"services.{name}.{path}", name, "drift", cause):
+            causes.append(cause)
     return [*steps, *(Recreate(subject=name, cause=cause) for cause in causes)]
 
 
@@ -190,6 +199,12 @@ def _plan_mounts(draft: Draft, name: str, container: Container) -> None:
         source = mount.get("source")
         # What comes for another reason mounts what is there then.
         if not source or not container.running or draft.has_step(name, Recreate):
+            continue
+        text = f"{source}, which it mounts, was replaced or removed on the host"
+        inside = draft.relativize(source)
+        if inside in draft.files and find_mode(draft.spec.drift, f"files.{inside}") != "mend":
+            continue
+        if not draft.is_to_mend(f"services.{name}.volumes.{place}", name, "drift", text):
             continue
         if kind == "missing":
             if draft.relativize(source) not in draft.files:
@@ -272,11 +287,15 @@ def _plan_networks(
         path = f"networks.{network}"
         if should is None:
             cause = f"{path}: attached, and not declared"
-            steps.append(Detach(subject=name, cause=cause, container=container.id, network=network))
+            step = Detach(subject=name, cause=cause, container=container.id, network=network)
+            if draft.is_to_mend(f"services.{name}.{path}", name, "drift", cause):
+                steps.append(step)
             continue
         if has == should:
             continue
         cause = f"{path}: detached" if has is None else drift.format_change(path, has, should)
+        if not draft.is_to_mend(f"services.{name}.{path}", name, "drift", cause):
+            continue
         # Compose makes a network that is gone, for a container that it creates.
         if container.service in draft.tried or network not in draft.state.networks:
             steps.append(Recreate(subject=name, cause=cause))
@@ -312,6 +331,8 @@ def _plan_missing_networks(
             if network in container.endpoints
             else "detached"
         )
+        if not draft.is_to_mend(f"services.{name}.networks.{network}", name, "drift", cause):
+            continue
         if network not in draft.state.networks:
             steps.append(Recreate(subject=name, cause=cause))
             continue

@@ -17,7 +17,6 @@ from stackmend.engine.plan import Install, Trust, WriteSource
 from stackmend.engine.state import HostEngine
 from stackmend.engine.steps import (
     LIMIT,
-    LOCK,
     install_packages,
     make_stamp,
     place,
@@ -59,7 +58,6 @@ class AcceleratorsReconciler(Reconciler[HostState, Action]):
     """The accelerators of one host, to be reached from containers."""
 
     subject = "accelerators"
-    lock = LOCK
     step_limit = LIMIT
     advice = ('set "accelerator": "none" in the stack\'s "engine" section to run without them',)
 

@@ -11,7 +11,6 @@ from stackmend.engine.plan.model import InstallEngine, Plan, SetConfig, Settings
 from stackmend.engine.plan.rivals import refuse_auto_removed
 from stackmend.engine.plan.service import refuse_hung, refuse_unexecutable
 from stackmend.engine.state import HostEngine
-from stackmend.paths import STATE_ROOT
 
 #: Keys that an engine takes up when it is told to read the file again. All others need a restart.
 RELOADED = frozenset(
@@ -71,7 +70,7 @@ def plan_settings(
         action = SetConfig(
             subject=subject,
             cause=_explain(merged.changes, comments=merged.comments),
-            undo=f"its copy in {STATE_ROOT}/engine/kept, and systemctl restart docker",
+            undo="engine.restored with the name of its copy",
             text=merged.text,
             restart=restart,
         )

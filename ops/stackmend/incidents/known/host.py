@@ -191,6 +191,7 @@ OOM_KILLED = _OomKilled(
         "service-unreachable",
         "model-reloading",
     ),
+    confined=frozenset({"restart-loop", "service-down", "unhealthy"}),
     remedy="raise the service's memory limit, or have it need less: a smaller model, a smaller "
     "context, fewer requests at a time",
     inventory='"env": {"OLLAMA_MEMORY": "8g"}, or mem_limit in the compose file',

@@ -93,7 +93,10 @@ WORKER_UNACCELERATED = Incident(
     ),
     states=(
         StatePattern(operation="worker.accelerated", kinds=_CHAIN | _CPU, notes=True),
-        StatePattern(operation="worker.engine", kinds=frozenset({"legacy worker"}), notes=True),
+        # One that waits for the stack is one all the same.
+        StatePattern(
+            operation="worker.engine", kinds=frozenset({"legacy worker", "waits"}), notes=True
+        ),
         StatePattern(operation="compose.stack", of="refusal", cause=r"it reserves a gpu, and "),
     ),
     remedy="give the model server the accelerator or the processors that the host has, or move the "
@@ -284,6 +287,7 @@ PORT_TAKEN = Incident(
         StatePattern(operation="ports.free", of="refusal", cause=r"^held by "),
     ),
     explains=("service-down", "service-unreachable", "restart-loop"),
+    confined=frozenset({"service-down", "restart-loop"}),
     remedy="stop what holds the port, or give the stack another one",
     inventory='"ports": {"on_conflict": "stop", "allow": ["unit:NAME.service"]}',
     proof="ports.free finds each port bound by the stack or free",
@@ -334,6 +338,11 @@ MODEL_MISSING = Incident(
     ),
     states=(
         StatePattern(operation="models.pulled", kinds=frozenset({"missing", "broken"})),
+        # Nobody declares it, but a service asks for it. A variable of another name, such as
+        # WHISPER_MODEL, may be for another server, and stays a note.
+        StatePattern(
+            operation="models.pulled", kinds=frozenset({"named"}), cause=r"^ollama_", notes=True
+        ),
         StatePattern(
             operation="models.pulled", of="refusal", cause=r"(?:not on the server|not intact)"
         ),

@@ -1,12 +1,13 @@
 """Incidents of the stack's own services."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from stackmend.compose.state import Container, StackState
 from stackmend.diagnosis import Evidence
-from stackmend.incidents.spec import Incident, StatePattern, TextPattern
-from stackmend.incidents.state import Observations
+from stackmend.incidents.spec import Incident, StatePattern, TextPattern, Undetermined
+from stackmend.incidents.state import Listener, Observations
+from stackmend.models.spec import DEFAULT_PORT
 
 #: A port that is published to all: the address, the host's port, the container's.
 _PUBLISHED = re.compile(r"(?P<address>[0-9a-f.:]{2,45}):(?P<port>\d{1,5})->(?P<inner>\d{1,5}/tcp)")
@@ -16,47 +17,92 @@ _SERVER = re.compile(r"(?:.*/)?(?:redis|valkey|keydb)-server")
 _ENTRYPOINT = re.compile(r"(?:.*/)?(?:docker-)?entrypoint\.sh")
 #: Options that ask for a password, let only the container itself in, or name a file that may.
 _GUARDED = re.compile(r"--?(?:requirepass|user|aclfile|include|bind|protected-mode)")
+#: The same option, where it lets everybody in.
+_OPEN = re.compile(r"--?protected-mode[ =]no\b")
 #: Variables that images make a password or options from.
 _GUARDING = re.compile(r"pass|auth|secret|acl|args|flags|opts|conf", re.I)
 _OLLAMA = re.compile(r"(?:^|/)ollama(?:[:@]|$)")
+#: The addresses that Docker gives its bridges, which the host's own containers alone reach.
+_BRIDGED = re.compile(r"172\.(?:1[6-9]|2\d|3[01])\.")
 
 
 class _Exposed(Incident):
-    """Derived from what containers publish on addresses that are not the host's own alone."""
+    """Derived from what is published or listens on addresses that are not the host's own alone."""
 
-    def has_service(self, container: Container) -> bool:
-        """Whether a container runs what this incident is about, and surely without a password."""
+    def list_ports(self, container: Container) -> tuple[int, ...]:
+        """The ports that a container's own server listens on; none where it is no such server, or
+        may have a password."""
         raise NotImplementedError
 
+    def is_bare(self, listener: Listener) -> bool:
+        """Whether it is such a server that runs without a container, and knows no password."""
+        return False
+
     def find(self, observations: Observations) -> Iterator[tuple[str, Evidence]]:
+        listeners = observations.symptoms.listeners
+        ours: set[int] = set()
+        unread = ""
         for state in observations.list_states(StackState):
             for each in state.containers:
-                if not self.has_service(each):
+                if not (ports := self.list_ports(each)):
                     continue
+                subject = each.service or each.name
                 for text in each.published:
                     match = _PUBLISHED.fullmatch(text)
-                    if (
-                        match
-                        and not match["address"].startswith("127.")
-                        and match["address"] != "::1"
-                    ):
+                    if match and not _is_own(match["address"]):
                         line = f"{each.name} publishes {text}"
-                        yield (
-                            each.service or each.name,
-                            Evidence(line=line, source="docker inspect"),
-                        )
+                        yield subject, Evidence(line=line, source="docker inspect")
+                if each.shape.get("network_mode") != "host" or not each.running:
+                    continue
+                if listeners is None:
+                    unread = (
+                        f"{each.name} shares the host's network, and what listens there is unknown"
+                    )
+                ours.update(ports)
+                for listener in _list_open(listeners or ()):
+                    if listener.port in ports:
+                        yield subject, _describe(listener, f"{each.name}, in the host's network,")
+        for listener in _list_open(listeners or ()):
+            if listener.port not in ours and self.is_bare(listener):
+                name = listener.program or f"port {listener.port}"
+                yield name, _describe(listener, listener.program or "what is no container")
+        if unread:
+            raise Undetermined(unread)
+
+
+def _is_own(address: str) -> bool:
+    """Whether only the host itself reaches an address."""
+    return address.startswith("127.") or address in ("::1", "::ffff:127.0.0.1")
+
+
+def _list_open(listeners: Iterable[Listener]) -> Iterator[Listener]:
+    """Those that others reach: neither on the host's own addresses nor on those of Docker alone."""
+    for each in listeners:
+        if not _is_own(each.address) and not _BRIDGED.match(each.address):
+            yield each
+
+
+def _describe(listener: Listener, who: str) -> Evidence:
+    address = f"[{listener.address}]" if ":" in listener.address else listener.address
+    return Evidence(line=f"{who} listens on {address}:{listener.port}", source="ss")
 
 
 class _RedisExposed(_Exposed):
-    def has_service(self, container: Container) -> bool:
-        if not _REDIS.search(container.image):
-            return False
+    def list_ports(self, container: Container) -> tuple[int, ...]:
         shape = container.shape
-        return not (
-            _is_guarded(_list_words(shape.get("entrypoint")), _list_words(shape.get("command")))
+        entrypoint = _list_words(shape.get("entrypoint"))
+        command = _list_words(shape.get("command"))
+        is_server = any(map(_SERVER.fullmatch, (*entrypoint[:1], *command[:1])))
+        if not (is_server or _REDIS.search(container.image)):
+            return ()
+        if (
+            _is_guarded(entrypoint, command)
             or any(map(_GUARDING.search, shape.get("environment") or ()))
             or any(path.endswith(".conf") for path in shape.get("volumes") or ())
-        )
+        ):
+            return ()
+        port = re.search(r"--port[ =](\d{1,5})\b", " ".join((*entrypoint, *command)))
+        return (int(port[1]) if port else 6379,)
 
 
 def _list_words(command: object) -> list[str]:
@@ -70,14 +116,26 @@ def _is_guarded(entrypoint: list[str], command: list[str]) -> bool:
         entrypoint = []
     words = [*entrypoint, *command]
     options = words[1:] if words and _SERVER.fullmatch(words[0]) else words
+    options = _OPEN.sub("", " ".join(options)).split()
     # What stands before the options is the file of its settings, or another program.
     named = bool(options) and not options[0].startswith("--")
     return named or any(map(_GUARDED.match, options))
 
 
 class _OllamaExposed(_Exposed):
-    def has_service(self, container: Container) -> bool:
-        return _OLLAMA.search(container.image) is not None
+    def list_ports(self, container: Container) -> tuple[int, ...]:
+        environment = container.shape.get("environment") or {}
+        is_named = container.service == "ollama" and "OLLAMA_HOST" in environment
+        if not (is_named or _OLLAMA.search(container.image)):
+            return ()
+        port = re.search(r":(\d{1,5})/?$", str(environment.get("OLLAMA_HOST", "")))
+        return (int(port[1]) if port else DEFAULT_PORT,)
+
+    def is_bare(self, listener: Listener) -> bool:
+        # What Docker publishes stands with its container.
+        if listener.program == "docker-proxy":
+            return False
+        return listener.program == "ollama" or listener.port == DEFAULT_PORT
 
 
 REDIS_EXPOSED = _RedisExposed(
@@ -103,7 +161,7 @@ REDIS_EXPOSED = _RedisExposed(
     ),
     operations=frozenset({"compose.stack"}),
     remedy='publish it on 127.0.0.1 alone, or not at all: ports: ["127.0.0.1:6379:6379"]',
-    proof="no container of redis publishes a port beyond 127.0.0.1",
+    proof="no redis publishes a port, or listens in the host's network, beyond 127.0.0.1",
 )
 
 OLLAMA_EXPOSED = _OllamaExposed(
@@ -123,7 +181,7 @@ OLLAMA_EXPOSED = _OllamaExposed(
         ),
     ),
     remedy='publish it on 127.0.0.1 alone, or not at all: ports: ["127.0.0.1:11434:11434"]',
-    proof="no container of the model server publishes a port beyond 127.0.0.1",
+    proof="no model server publishes a port, or listens, beyond 127.0.0.1",
 )
 
 RESTART_LOOP = Incident(
@@ -233,6 +291,7 @@ PROBE_CANNOT_RUN = Incident(
         ),
     ),
     explains=("unhealthy",),
+    confined=frozenset({"unhealthy"}),
     remedy="use a program that the image has, or install this one in the image",
     proof="the healthcheck exits 0",
 )

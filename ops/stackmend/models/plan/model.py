@@ -50,6 +50,8 @@ class Pull(ModelAction):
     :param unreachable: why the registry cannot be pulled from, where only another host may give it.
     """
 
+    prepares: ClassVar[bool] = True
+
     verb: Literal["pull"] = "pull"
     name: Name
     manifest: Manifest | None = None
@@ -94,6 +96,8 @@ class Create(ModelAction):
 class Ask(ModelAction):
     """Have a model answer that has not answered since it or its server last changed."""
 
+    lasts: ClassVar[bool] = False
+
     verb: Literal["ask"] = "ask"
     name: Name
 
@@ -120,6 +124,8 @@ class UpdateRecord(decision.Action):
 
     :param dropped: their names, as the record has them.
     """
+
+    lasts: ClassVar[bool] = False
 
     verb: Literal["record"] = "record"
     for_model: ClassVar[str] = ""

@@ -30,6 +30,11 @@ class Stop(decision.Action):
     undo: str = _UNDO
     ports: tuple[str, ...]
 
+    @property
+    def mended(self) -> str:
+        """The ports: who takes them again is another process each time."""
+        return ", ".join(self.ports)
+
 
 class StopContainer(Stop):
     """Stop a container on its own engine, so that it does not start again by itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stackmend import decision
 from stackmend.decision import Finding, Refusal
@@ -19,6 +19,8 @@ class Flush(decision.Action):
 
     :param cache: which.
     """
+
+    lasts: ClassVar[bool] = False
 
     verb: Literal["flush"] = "flush"
     undo: str = "nothing is lost: it asks its servers again"

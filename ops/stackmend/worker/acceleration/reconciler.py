@@ -10,7 +10,6 @@ from stackmend.decision import Action
 from stackmend.engine.accelerators.facts import HostAccelerators
 from stackmend.engine.accelerators.state import Accelerators
 from stackmend.errors import StepError
-from stackmend.paths import STATE_ROOT
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
 from stackmend.worker.acceleration.chain import build_chain
@@ -40,7 +39,6 @@ class AccelerationReconciler(Reconciler[HostState, Action]):
     """The acceleration of one host's model server."""
 
     subject = "acceleration"
-    lock = f"{STATE_ROOT}/acceleration.lock"
 
     host: Host
     spec: AccelerationSpec

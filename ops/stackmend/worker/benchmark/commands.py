@@ -5,10 +5,6 @@ from collections.abc import Sequence
 from pyinfra.api import QuoteString, StringCommand
 
 from stackmend.connection import script, write_own
-from stackmend.worker.benchmark.spec import ROOT
-
-#: The lock file of the runs that measure a host: one at a time.
-LOCK = f"{ROOT}/lock"
 
 
 def write(path: str) -> StringCommand:

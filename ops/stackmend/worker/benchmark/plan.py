@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from stackmend import decision
 from stackmend.decision import Finding, Refusal
@@ -57,6 +57,9 @@ class Measure(decision.Action):
     :param fingerprint: what the result holds for.
     """
 
+    prepares: ClassVar[bool] = True
+    lasts: ClassVar[bool] = False
+
     verb: Literal["measure"] = "measure"
     undo: str = "none needed: only the result is written"
     model: str
@@ -65,6 +68,9 @@ class Measure(decision.Action):
 
 class Collect(decision.Action):
     """Write the result that the host has to the controller as well."""
+
+    prepares: ClassVar[bool] = True
+    lasts: ClassVar[bool] = False
 
     verb: Literal["collect"] = "collect"
     undo: str = "remove the file"

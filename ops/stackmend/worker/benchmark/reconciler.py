@@ -14,7 +14,6 @@ from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.reporting import announce
 from stackmend.worker.benchmark import (
     baseline,
-    commands,
     conditions,
     fingerprint,
     guards,
@@ -81,7 +80,6 @@ class BenchmarkReconciler(Reconciler[BenchmarkState, Action]):
     """
 
     subject = "benchmark"
-    lock = commands.LOCK
 
     host: Host
     spec: BenchmarkSpec

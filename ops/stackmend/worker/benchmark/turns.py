@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from stackmend import connection
 from stackmend.errors import StepError
+from stackmend.fleet import hosts as fleet
 from stackmend.text import format_limit
-from stackmend.worker.benchmark import commands
 
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
@@ -75,7 +75,7 @@ def take_turn(host: Host, endpoint: Endpoint, *, shared: bool) -> Iterator[None]
     """
     here = not shared or is_loopback(endpoint.address)
     server = f"{host.name} {endpoint}" if here else f"{endpoint.address} {endpoint.port}"
-    with _turns.take(server, TURN):
+    with fleet.wait_for(host, _turns.take(server, TURN)):
         yield
 
 
@@ -85,13 +85,11 @@ def hold_turn(host: Host, endpoint: Endpoint) -> Iterator[connection.Lease]:
 
     :param host: the host that it runs on.
     :param endpoint: the server.
-    :raises LeaseHeld: another run measures there.
+    :raises LeaseHeld: another run is at work there.
     :raises StepError: there are others of this run for too long.
     """
-    with (
-        connection.hold_lock(host, commands.LOCK) as lease,
-        take_turn(host, endpoint, shared=False),
-    ):
+    lease = fleet.hold(host)
+    with take_turn(host, endpoint, shared=False):
         yield lease
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from stackmend import compose, connection
 from stackmend.checks.spec import HttpCheck
@@ -16,7 +17,6 @@ from stackmend.models.client import LOADING, UNKNOWN_SIZE, Client
 from stackmend.models.errors import TransientError
 from stackmend.models.spec import DEFAULT_PORT, Name
 from stackmend.models.state import Server
-from stackmend.paths import STATE_ROOT
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.worker.move import client, commands
 from stackmend.worker.move.facts import WorkerMove, parse_callers
@@ -111,6 +111,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     """
 
     subject = "legacy worker"
+    rooms: ClassVar[tuple[str, ...]] = ("compose",)
     advice = ("run again: a move that was cut short goes on, or back, from where it stands",)
 
     host: Host
@@ -121,9 +122,6 @@ class MoveReconciler(Reconciler[HostMove, Action]):
     _designed: Designed = field(default_factory=Designed, init=False)
     _key: str = field(default="", init=False)
     _waiting: bool = field(default=False, init=False)
-
-    def __post_init__(self) -> None:
-        self.lock = f"{STATE_ROOT}/{self.project.project}/move.lock"
 
     # What is observed
 
@@ -209,8 +207,9 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             self._write(record)
         for action in plan.actions:
             lease.check()
+            is_return = isinstance(action, PutBack)
             try:
-                with self.step(action):
+                with self.allow_return() if is_return else nullcontext(), self.step(action):
                     record = self._execute(action, record)
             except Called as error:
                 self.report_error(error)
@@ -228,7 +227,7 @@ class MoveReconciler(Reconciler[HostMove, Action]):
             if record.stage == "returning":
                 lease.check()
                 back = PutBack(subject=record.move.legacy, cause=record.reason)
-                with self.step(back):
+                with self.allow_return(), self.step(back):
                     record = self._put_back(record)
                 break
         if record.at and not is_over:
@@ -283,8 +282,9 @@ class MoveReconciler(Reconciler[HostMove, Action]):
         self._apply(move, "retired", self._add_checks(move))
         try:
             self._verify_models(move)
-        except StepError:
-            self._apply(record.move, "retired")
+        except (StepError, connection.CommandTimeout):
+            with self.allow_return():
+                self._apply(record.move, "retired")
             raise
         return record.model_copy(update={"move": move})
 

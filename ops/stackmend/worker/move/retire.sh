@@ -16,7 +16,12 @@ for id in $ids; do
   docker stop "$id" >/dev/null || exit
   [ "$remove" != yes ] || docker rm "$id" >/dev/null || exit
 done
-left=$(listed) || exit
+# A busy engine shows one as running for a moment after it has ended it.
+tries=0
+while left=$(listed) || exit; [ -n "$left" ] && [ "$tries" -lt 10 ]; do
+  sleep 1
+  tries=$((tries + 1))
+done
 if [ -n "$left" ]; then
   echo "containers of $service run still: $left" >&2
   exit 1

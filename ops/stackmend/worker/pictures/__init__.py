@@ -3,6 +3,7 @@
 from stackmend.worker.benchmark.reader import ResultError, read, read_all, read_readable
 from stackmend.worker.pictures.charts import ExtraMissingError
 from stackmend.worker.pictures.files import write_page, write_pages, write_pictures
+from stackmend.worker.pictures.page import render_fragment
 from stackmend.worker.pictures.table import show
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "read",
     "read_all",
     "read_readable",
+    "render_fragment",
     "show",
     "write_page",
     "write_pages",

@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from stackmend.pages import COLOURS
 from stackmend.worker import figures
 from stackmend.worker.pictures.common import shorten
 from stackmend.worker.pictures.content import Chart, Series
-from stackmend.worker.pictures.palette import COLOURS, MARKERS, SERIES, Theme, choose
+from stackmend.worker.pictures.palette import MARKERS, SERIES, Theme, choose
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.resources import files
+from dataclasses import replace
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
-from stackmend.pages import make_policy
+from stackmend.pages import Fragment, make_environment, make_policy, make_style, read
 from stackmend.worker.benchmark.state import Result
 from stackmend.worker.figures import Figure
-from stackmend.worker.pictures import palette
 from stackmend.worker.pictures.arrange import build_content
-from stackmend.worker.pictures.charts import check_extra, draw_svg
-from stackmend.worker.pictures.content import Chart, Content, Link
+from stackmend.worker.pictures.charts import ExtraMissingError, check_extra, draw_svg
+from stackmend.worker.pictures.content import Block, Chart, Content, Link, Note, Section
+
+#: Measurements up to which all are unfolded on a page that is of something else.
+MOST_OPEN_BESIDE = 2
 
 
 def render(results: Iterable[Result]) -> str:
@@ -35,7 +37,7 @@ def render_content(content: Content) -> str:
     :raises ExtraMissingError: matplotlib is not installed.
     """
     check_extra()
-    style = palette.format_css() + _read("page.css")
+    style = make_style(read(__package__, "page.css"))
     return (
         _make_environment()
         .get_template("page.html.jinja")
@@ -47,25 +49,47 @@ def render_content(content: Content) -> str:
     )
 
 
-def _make_environment() -> Environment:
-    environment = Environment(
-        loader=FunctionLoader(_read),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+def render_fragment(results: Iterable[Result]) -> Fragment:
+    """Results as a part of another page: a section of each host; without matplotlib, its tables.
+
+    :param results: of one or more hosts.
+
+    Example:
+        >>> page.render(record, before, [render_fragment(read_all([Path("ai1.json")]))])
+    """
+    content = build_content(results)
+    folded = len(content.sections) > MOST_OPEN_BESIDE
+    content = replace(
+        content, sections=tuple(replace(section, folded=folded) for section in content.sections)
     )
+    try:
+        check_extra()
+    except ExtraMissingError as error:
+        content = _leave_out_charts(content, str(error))
+    template = _make_environment().get_template("content.html.jinja")
+    body = template.make_module().show_content(content, "Benchmark: ")  # type: ignore[attr-defined]
+    return Fragment(body, read(__package__, "page.css"))
+
+
+def _leave_out_charts(content: Content, reason: str) -> Content:
+    def strip(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+        return tuple(replace(block, chart=None) for block in blocks)
+
+    def note(section: Section) -> Section:
+        notes = (*section.notes, Note(f"without pictures: {reason}"))
+        return replace(section, blocks=strip(section.blocks), notes=notes)
+
+    return replace(content, fleet=strip(content.fleet), sections=tuple(map(note, content.sections)))
+
+
+def _make_environment() -> Environment:
+    environment = make_environment(__package__)
     environment.filters |= {"draw": _draw, "exact": repr}
     environment.tests |= {
         "figure": lambda value: isinstance(value, Figure),
         "link": lambda value: isinstance(value, Link),
     }
     return environment
-
-
-def _read(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _draw(chart: Chart) -> Markup:

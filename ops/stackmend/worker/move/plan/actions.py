@@ -1,18 +1,24 @@
 """The steps of a move: one class per verb."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stackmend import decision
 
 
-class AddService(decision.Action):
+class MoveAction(decision.Action):
+    """One of them: each lays another file over the project, or rests on one that was laid."""
+
+    all_services: ClassVar[bool] = True
+
+
+class AddService(MoveAction):
     """Add the new service, start it, and wait until it is healthy; nothing calls it yet."""
 
     verb: Literal["add"] = "add"
     undo: str = "it is removed again with its volume, which nothing else has"
 
 
-class ImportModel(decision.Action):
+class ImportModel(MoveAction):
     """Give the new service a model of the legacy worker, copied on the host itself.
 
     :param name: the name that clients ask for.
@@ -26,24 +32,26 @@ class ImportModel(decision.Action):
     context: int = 0
 
 
-class Measure(decision.Action):
+class Measure(MoveAction):
     """Measure both, taking turns.
 
     :param phase: whether clients call the legacy worker meanwhile (``before``) or the new one.
     """
 
+    lasts: ClassVar[bool] = False
+
     verb: Literal["measure"] = "measure"
     phase: Literal["before", "after"]
 
 
-class Repoint(decision.Action):
+class Repoint(MoveAction):
     """Have clients call the new service, and ask it from where they are; both are up."""
 
     verb: Literal["re-point"] = "re-point"
     undo: str = "the clients are recreated as they were"
 
 
-class Retire(decision.Action):
+class Retire(MoveAction):
     """Stop the legacy worker, and keep its container and its volumes; nothing starts it again.
 
     :param remove: whether the container is removed.
@@ -54,14 +62,14 @@ class Retire(decision.Action):
     remove: bool = False
 
 
-class Change(decision.Action):
+class Change(MoveAction):
     """Have the service that was added run with the settings of now."""
 
     verb: Literal["change"] = "change"
     undo: str = "put the settings back, and run again"
 
 
-class PutBack(decision.Action):
+class PutBack(MoveAction):
     """Have clients call the legacy worker again, then remove what the move added."""
 
     verb: Literal["put back"] = "put back"
