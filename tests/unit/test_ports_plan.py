@@ -98,6 +98,13 @@ def process_whose_program_cannot_be_read() -> Plan:
 @scenario
 def process_of_which_nothing_is_known() -> Plan:
     """No rule could name it."""
+    nameless = bare(exe="", user="", uid=-1)
+    return plan(stop(6379, *EVERYTHING[1:2]), held(nameless, root=False))
+
+
+@scenario
+def process_that_is_just_ending() -> Plan:
+    """Root reads the program of all others."""
     return plan(stop(6379, *EVERYTHING[1:2]), held(bare(exe="", user="", uid=-1)))
 
 

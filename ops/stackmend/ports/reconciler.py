@@ -41,6 +41,9 @@ PAUSE = 1.0
 #: How often a refusal is observed again before it stands.
 ATTEMPTS = 5
 
+#: How often where a holder has no name each time: what crashes in a loop is often seen ending.
+MOVING_ATTEMPTS = 15
+
 #: How often who starts a holder again is stopped as well: it may have been started itself.
 STARTERS = 3
 
@@ -70,8 +73,11 @@ class PortsReconciler(Reconciler[HostPorts, Action]):
         is seen half made.
         """
         observed = self._observe_once(fresh=fresh)
-        for _ in range(ATTEMPTS):
+        for attempt in range(MOVING_ATTEMPTS):
+            moving = _is_moving(observed.state)
             if observed.state is None or not observed.plan.refusals:
+                break
+            if attempt >= ATTEMPTS and not moving:
                 break
             if busy := find_other_run(self.host):
                 return Observation(Plan(refusals=(busy,)), observed.state)

@@ -26,6 +26,7 @@ _ENGINE_STOPPED = (
 _UNKNOWN = "cannot tell whether it is free"
 _AS_ROOT = "connect as root, or set _sudo = True in the host's data"
 _WAIT = "wait for that connection to end"
+_RUN_AGAIN = "run again; what ends and starts all the time shows in the host's own logs"
 _RESERVED = (
     '"on_conflict": "stop" reserves the port, so that the kernel gives it to no other connection'
 )
@@ -69,7 +70,7 @@ def plan(spec: PortsSpec, state: HostPorts) -> Plan:
                 remedy=protection.remedy,
             )
         )
-    refusals += filter(None, (_refuse_without_rule(target, spec) for target in unprotected))
+    refusals += filter(None, (_refuse_without_rule(target, spec, state) for target in unprotected))
     stops = () if refusals else tuple(target.stop() for target in unprotected)
     reserves: tuple[Reserve, ...] = ()
     ranges, cause = _find_unreserved(spec, state)
@@ -227,7 +228,7 @@ def _explain_holder(holder: Holder) -> Protection:
     )
 
 
-def _refuse_without_rule(target: Target, spec: PortsSpec) -> Refusal | None:
+def _refuse_without_rule(target: Target, spec: PortsSpec, state: HostPorts) -> Refusal | None:
     """The refusal to stop a holder that nobody allowed, with the very line that allows it."""
     allowed = is_allowed(target, spec.allow)
     if allowed and spec.on_conflict == "stop":
@@ -235,8 +236,10 @@ def _refuse_without_rule(target: Target, spec: PortsSpec) -> Refusal | None:
     subject, reason = join_some(target.ports), f"held by {target.description}"
     rules = () if allowed else suggest_rules(target)
     if not allowed and not rules:
-        reason += "; its program and its user are unknown"
-        return Refusal(subject=subject, reason=reason, remedy=_AS_ROOT)
+        # Root reads both of every process but one that is just ending.
+        why = "it is just ending" if state.root else "its program and its user are unknown"
+        remedy = _RUN_AGAIN if state.root else _AS_ROOT
+        return Refusal(subject=subject, reason=f"{reason}; {why}", remedy=remedy)
     settings = [] if spec.on_conflict == "stop" else ['"on_conflict": "stop"']
     settings += [f'"allow": [{", ".join(map(quote_rule, rules))}]'] if rules else []
     line = f'add {", ".join(settings)} to the stack\'s "ports" section'
