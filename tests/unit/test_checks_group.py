@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stackmend.checks.facts import AT_ONCE, GROUP, CheckResults, find_limit
+from stackmend.checks.facts import AT_ONCE, GROUP, KILLING, CheckResults, find_limit
 from stackmend.checks.spec import Check, TcpCheck, parse_checks
 from stackmend.connection import read_script
 
@@ -63,8 +63,8 @@ def test_groups_that_leave_room_end_within_the_limit() -> None:
     checks: list[Check] = [
         TcpCheck(address="db:1", inside=f"s{n // 11}", name=f"{n}", timeout=5) for n in range(99)
     ]
-    assert find_limit(checks, 1) == find_limit([], 1) + 5 * 6
-    assert find_limit(checks[:22], 1) == find_limit([], 1) + 6
+    assert find_limit(checks, 1) == find_limit([], 1) + 5 * (6 + KILLING)
+    assert find_limit(checks[:22], 1) == find_limit([], 1) + 6 + KILLING
 
 
 @pytest.fixture

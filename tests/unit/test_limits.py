@@ -12,7 +12,7 @@ from pyinfra.api import Config
 
 from stackmend import connection, reconcile
 from stackmend.basics import commands as basics
-from stackmend.checks.facts import find_limit
+from stackmend.checks.facts import KILLING, find_limit
 from stackmend.checks.spec import parse_checks
 from stackmend.compose import commands as compose
 from stackmend.compose import observer, reconciler, remote
@@ -89,8 +89,8 @@ def test_checks_have_the_time_that_they_declare() -> None:
         [{**check, "name": f"c{index}", "timeout": 10 + index / 10} for index in range(33)]
     )
     assert find_limit([]) == fetching.PROBE_TIMEOUT
-    assert find_limit(checks[:1]) == 30 + 2 * 11
-    assert find_limit(checks, attempts=1) == pytest.approx(30 + 2 * 14.2)
+    assert find_limit(checks[:1]) == 30 + 2 * (11 + KILLING)
+    assert find_limit(checks, attempts=1) == pytest.approx(30 + 2 * (14.2 + KILLING))
 
 
 @pytest.mark.parametrize(

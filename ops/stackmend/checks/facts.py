@@ -48,6 +48,9 @@ _FRAME = read_frame()
 AT_ONCE = 32
 GROUP = 16
 
+#: Seconds for which what an attempt left behind in a container is looked for.
+KILLING = 3
+
 
 class CheckResults(FactBase[tuple[CheckResult, ...]]):
     """What each check of a stack finds on a host, in the order they were declared.
@@ -125,7 +128,7 @@ def find_limit(checks: Sequence[Check], attempts: int = 2) -> float:
     """
     slowest = max((check.timeout for check in checks), default=0)
     rounds = _count_rounds(checks) * attempts
-    return PROBE_TIMEOUT + rounds * (slowest + 1)
+    return PROBE_TIMEOUT + rounds * (slowest + 1 + KILLING)
 
 
 def _count_rounds(checks: Sequence[Check]) -> int:

@@ -291,17 +291,31 @@ checks_reach() {
 }
 
 # `docker exec` leaves what it started when its client ends. Only processes of that container that
-# bear our mark are ended.
+# bear our mark are ended. A busy engine may start them only after its client has ended.
 checks_kill() {
     if [ "$checks_user" -ne 0 ] || [ -z "$pid" ]; then
         checks_say left "$cname"
         return
     fi
     space=$(readlink "/proc/$pid/ns/pid")
+    ended='' pass=0
+    while [ "$pass" -lt 4 ]; do
+        [ "$pass" -eq 0 ] || sleep 1
+        for process in $(checks_list_left); do
+            kill -9 "$process" && ended=yes
+        done
+        # What it started itself meanwhile bears the mark, too.
+        [ -n "$ended" ] && [ -z "$(checks_list_left)" ] && return
+        pass=$((pass + 1))
+    done
+}
+
+# The processes of the container's own namespace, $space, that bear our mark.
+checks_list_left() {
     grep -l -F "STACKMEND_CHECK=$mark" /proc/[0-9]*/environ 2>/dev/null | while read -r file; do
         process=${file#/proc/}
         process=${process%/environ}
-        [ "$(readlink "/proc/$process/ns/pid")" = "$space" ] && kill -9 "$process"
+        [ "$(readlink "/proc/$process/ns/pid")" = "$space" ] && echo "$process"
     done
 }
 
