@@ -262,7 +262,7 @@ class ObservedHost:
             found[path] = f"{found.get(path, '')} {rest}".strip()
         return found
 
-    def wait_for(self, condition: str, seconds: float = 20) -> None:
+    def wait_for(self, condition: str, seconds: float = 60) -> None:
         """Wait inside the host until a bash condition holds; raises `HostCommandError` if not.
 
         >>> host.wait_for("docker ps -q | grep -q .")
@@ -274,7 +274,7 @@ class ObservedHost:
         if self.run(step, timeout=seconds + 30).returncode != 0:
             raise HostCommandError(f"{self.name}: not within {seconds} s: {condition}")
 
-    def wait_for_container(self, identity: str, pattern: str, seconds: float = 20) -> None:
+    def wait_for_container(self, identity: str, pattern: str, seconds: float = 60) -> None:
         """Wait until what the engine shows of a container, as JSON without spaces, matches.
 
         + pattern: as ``grep -E`` takes it

@@ -108,7 +108,7 @@ def test_a_lock_is_free_at_once_where_its_controller_was_killed(fleet: Fleet) ->
         fleet.first.wait_for("docker ps -q | grep -q .", 60)
         fleet.first.wait_for(f"! flock -n {LOCK} true", 20)
         one.kill()
-        fleet.first.wait_for(f"flock -n {LOCK} true", 5)
+        fleet.first.wait_for(f"flock -n {LOCK} true", 20)
     fleet.write()
     kill(fleet.first)
     done = fleet.run("reconcile", "fleet.py")
