@@ -18,15 +18,15 @@ _NUMBERS = count()
 
 
 @pytest.fixture(scope="session")
-def locks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lock_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the locks of tests lie."""
     return tmp_path_factory.mktemp("locks")
 
 
 @pytest.fixture(autouse=True)
-def own_lock(locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_lock(lock_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock of the host that no other test has, where this machine is the host."""
-    monkeypatch.setattr(fleet, "LOCK", str(locks / str(next(_NUMBERS)) / "run.lock"))
+    monkeypatch.setattr(fleet, "LOCK", str(lock_directory / str(next(_NUMBERS)) / "run.lock"))
 
 
 @pytest.fixture(scope="module")
