@@ -34,7 +34,7 @@ lint: setup ## style, types, layering, shell
 check: lint ## lint, the tests that need no host but for slow ones, coverage of what decides: 4 minutes
 	$(BIN)/pytest -n $(WORKERS) $(SHARE) -m 'not slow and not timed' --cov --durations 10 tests/unit tests/facts tests/operations
 
-test: lint ## everything that CI runs: lint, then all tests, on real hosts where the lab can run
+test: lint ## everything that CI runs: lint, then the tests, on real hosts where the lab can run
 	$(BIN)/pytest -n $(WORKERS) $(SHARE) -m 'not timed' --durations 10 || $(BIN)/python -m tests.alone
 	$(BIN)/pytest -m timed --durations 10 # one after another: they measure time
 

@@ -23,6 +23,7 @@ from tests.lab.fixtures import (
     trixie_host,
 )
 from tests.marks import foreseen
+from tests.rotating import describe, leave_out
 from tests.shells import each_shell
 from tests.wheel import home, wheel
 
@@ -71,12 +72,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 _SLOW = ("test_checks_probe.py", "test_reference_stack.py")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_report_header() -> str:
+    return describe()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs real hosts, so that ``-m 'not lab'`` runs the rest; and put it in order.
 
     One worker starts with what needs the lab, and so makes it, while the others have the first
     half of the rest; the second half fills their time until the last tests on hosts have ended.
     """
+    leave_out(config, items)
     for item in items:
         # Its examples differ from run to run: no line counts as covered by them. Tracing doubles
         # what they take.
