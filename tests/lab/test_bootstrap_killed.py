@@ -129,6 +129,7 @@ def takes(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> float:
 
 
 @pytest.mark.usefixtures("quiet")
+@pytest.mark.rotating(3)
 @pytest.mark.parametrize("part", PARTS)
 def test_killed_while_the_user_is_let_in(
     bare_host: LabHost, me: Newcomer, takes: float, part: float
@@ -147,6 +148,7 @@ def test_killed_while_the_user_is_let_in(
 
 
 @pytest.mark.usefixtures("quiet")
+@pytest.mark.rotating(2)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_while_the_engine_is_installed(
     closed_host: LabHost, me: Newcomer, moment: str

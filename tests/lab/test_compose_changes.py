@@ -83,6 +83,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.rotating(2)
 @pytest.mark.parametrize("name", CHANGES)
 def test_only_the_changed_service_is_made_anew(shop: Shop, name: str) -> None:
     change = CHANGES[name]
@@ -270,6 +271,7 @@ CONTENTS = {
 }
 
 
+@pytest.mark.rotating(2)
 @pytest.mark.parametrize("name", CONTENTS)
 def test_changed_content_is_noticed_and_applied(shop: Shop, name: str) -> None:
     case = CONTENTS[name]

@@ -200,6 +200,7 @@ def images(shop: Shop) -> dict[str, str]:
     }
 
 
+@pytest.mark.rotating(4)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_bad_version_is_rolled_back(shop: Shop, version: str) -> None:
     bad = VERSIONS[version]

@@ -151,6 +151,7 @@ def assert_converges(shop: Shop, page: str) -> None:
     assert_nothing_is_left(shop)
 
 
+@pytest.mark.rotating(4)
 @pytest.mark.parametrize("name", MOMENTS)
 def test_killed_while(shop: Shop, name: str) -> None:
     moment = MOMENTS[name]

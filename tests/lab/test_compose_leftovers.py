@@ -135,6 +135,7 @@ def assert_right(shop: Shop, image: str = "lab/box:1") -> None:
     assert seen.quiet, seen.events
 
 
+@pytest.mark.rotating(3)
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
 def test_one_container_is_left_in_each_place(shop: Shop, state: Callable[[Shop], None]) -> None:
     state(shop)

@@ -208,6 +208,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.rotating(6)
 @pytest.mark.parametrize("name", BREAKS)
 def test_one_service_is_mended_alone(shop: Shop, name: str) -> None:
     case = BREAKS[name]

@@ -159,6 +159,7 @@ def assert_nothing_at_work(host: LabHost, seconds: float = 10) -> None:
     host.wait_for(f"! {AT_WORK}", seconds)
 
 
+@pytest.mark.rotating(3)
 @pytest.mark.parametrize("name", MOMENTS)
 def test_a_signal_while(shop: Shop, name: str) -> None:
     moment = MOMENTS[name]
