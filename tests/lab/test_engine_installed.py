@@ -20,7 +20,7 @@ SOURCE = "/etc/apt/sources.list.d/stackmend-docker.sources"
 
 
 #: What stays of an installation in the directory where things are remembered.
-REMEMBERED = ["kept", "lock", "packages.log", "working"]
+REMEMBERED = ["kept", "packages.log", "working"]
 
 
 def remembered(host: LabHost) -> list[str]:

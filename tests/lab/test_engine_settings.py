@@ -61,7 +61,7 @@ def test_settings_join_those_of_others(host: LabHost, tmp_path: Path) -> None:
     shown = host.docker("network", "inspect", "bridge", "-f", "{{json .Options}}")
     assert json.loads(shown)["com.docker.network.driver.mtu"] == "1400"
     assert host.docker("run", "--rm", "lab/box:1", "cat", "/etc/resolv.conf").count("192.0.2.53")
-    copies = host.sh("cat /var/lib/stackmend/engine/kept/daemon.json.*") + "\n"
+    copies = host.sh("cat /var/lib/stackmend/engine/kept/daemon.json.*Z") + "\n"
     assert copies == THEIRS
     pid = engine_pid(host)
     again = runs.settings(log=LOG, dns=["192.0.2.53"], mtu=1400)
@@ -105,7 +105,7 @@ def test_comments_are_taken_out(host: LabHost, tmp_path: Path) -> None:
     assert told.run.rc == 0, told.run.out
     assert held(host)["labels"] == ["note=// none"]
     assert "it holds comments, with which dockerd does not start" in told.run.out
-    assert host.sh("cat /var/lib/stackmend/engine/kept/daemon.json.*") + "\n" == theirs
+    assert host.sh("cat /var/lib/stackmend/engine/kept/daemon.json.*Z") + "\n" == theirs
     host.sh("systemctl restart docker")
     assert host.docker("ps", "-a", "--format", "{{.Names}}") == "one"
 

@@ -242,9 +242,10 @@ def test_a_signal_ends_several_hosts_at_once(lab: Lab, tmp_path: Path) -> None:
     hosts = lab.take(2)
     shop = Shop(tmp_path, hosts[0], stability=60)
     shop.compose = {"services": {"side": {"image": "lab/box:1"}}}
+    # Both begin at once.
+    shop.settings["reconcile"] = {"canary": len(hosts)}
     shop.write()
-    stack = shop.settings
-    inventory = controller.write_inventory(tmp_path, hosts, stack=stack)
+    inventory = controller.write_inventory(tmp_path, hosts, stack=shop.settings)
     environment = {"STACKMEND_REPORTS": str(shop.reports)}
     with controller.start(inventory, "deploy/site.py", "-y", env=environment) as run:
         for host in hosts:
