@@ -327,7 +327,7 @@ def test_a_name_of_another_project_on_the_host_is_not_rewritten(
         assert "a container of another project on this host has that name" in found.cause
 
 
-@pytest.mark.parametrize(("count", "reading"), [(0, 0), (1, 4), (33, 8), (100, 16), (300, 32)])
+@pytest.mark.parametrize(("count", "reading"), [(0, 0), (1, 7), (33, 14), (100, 28), (300, 56)])
 def test_the_limit_of_a_run_holds_what_links_may_take(count: int, reading: int) -> None:
     environment = {f"URL_{number}": f"http://redis:{7000 + number}" for number in range(count)}
     limits = []

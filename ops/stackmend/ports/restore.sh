@@ -34,6 +34,16 @@ start_time() {
   case $1 in Z | X | x) ;; *) printf '%s' "${20}" ;; esac
 }
 alive() { [ -n "$1" ] && [ -n "$2" ] && [ "$(start_time "$1")" = "$2" ]; }
+# Whether another process of its program, which had the same ports beside it, is back already.
+shared() {
+  for other in "$root"/*/; do
+    if cmp -s "$other/ports" "$dir/ports" && cmp -s "$other/exe" "$dir/exe"; then
+      # shellcheck disable=SC2046
+      if [ -s "$other/restored" ] && alive $(cat "$other/restored"); then return 0; fi
+    fi
+  done
+  return 1
+}
 restore_unit() {
   # shellcheck disable=SC2034 # which systemd is asked
   manager=$(get manager) running=
@@ -126,7 +136,7 @@ restore_command() {
       if [ -s "$other/restored" ] && alive $(cat "$other/restored"); then return 0; fi
     fi
   done
-  starts
+  if shared; then due; else starts; fi
   exe=$(get exe && echo .)
   exe=${exe%.}
   exe=${exe% (deleted)}
