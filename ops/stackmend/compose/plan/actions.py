@@ -29,6 +29,7 @@ Kind = Literal[
     "ignored",
     "check",
     "link",
+    "address",
     "patch",
     "warning",
     "unknown",

@@ -208,6 +208,8 @@ SERVICE_UNREACHABLE = Incident(
     faults=frozenset({"refused"}),
     states=(
         StatePattern(operation="compose.stack", kinds=frozenset({"link", "check"})),
+        # It fails no run, as a run would recreate what has it.
+        StatePattern(operation="compose.stack", kinds=frozenset({"address"}), notes=True),
         StatePattern(
             operation="compose.stack",
             kinds=frozenset({"drift"}),
