@@ -54,6 +54,7 @@ from stackmend.compose.plan.order import (
     is_writing,
     separate,
 )
+from stackmend.compose.plan.path import list_checked
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
 from stackmend.compose.plan.wrong_addresses import find_wrong_addresses
@@ -62,6 +63,7 @@ from stackmend.compose.spec import GitSource
 from stackmend.compose.state import (
     LAYER_FILE,
     Applied,
+    CheckedServices,
     Correction,
     Declared,
     Engine,
@@ -189,7 +191,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     def list_states(self, observation: Observation[Snapshot, Action]) -> tuple[object, ...]:
         """What was read of the project, and what it is to be."""
         snapshot = observation.state
-        return () if snapshot is None else (snapshot.state, snapshot.declared)
+        if snapshot is None:
+            return ()
+        services = snapshot.declared.services
+        checked = {check.name: tuple(list_checked(check, services)) for check in self.spec.checks}
+        return snapshot.state, snapshot.declared, CheckedServices(services=checked)
 
     def is_sound(self, plan: decision.Plan[Action]) -> bool:
         """Whether the stack was well; what new files bring was not missing."""

@@ -208,6 +208,7 @@ RESTART_LOOP = Incident(
     ),
     states=(StatePattern(operation="compose.stack", kinds=frozenset({"restart loop"})),),
     explains=("service-unreachable", "unhealthy"),
+    outward=frozenset({"service-unreachable"}),
     remedy="read the service's last lines, and correct what they name: `docker logs NAME`",
     inventory='"mend": {"attempts": 3} sets how often it is made anew',
     proof="it runs healthy and without a restart for the time of `stability`",
@@ -259,6 +260,7 @@ SERVICE_DOWN = Incident(
         ),
     ),
     explains=("service-unreachable", "unhealthy", "model-missing", "restart-loop"),
+    outward=frozenset({"service-unreachable"}),
     remedy="start it: `docker compose up -d NAME`",
     proof="compose.stack finds each service running and healthy",
 )
@@ -346,6 +348,7 @@ STALE_RESOLVER = Incident(
         ),
     ),
     explains=("network-outside", "service-unreachable", "model-missing"),
+    confined=frozenset({"network-outside", "service-unreachable", "model-missing"}),
     remedy="restart the container: it is given the DNS servers of now",
     inventory='"allow": ["restart:resolver"]',
     proof="the container asks the servers that one asks which starts now",
