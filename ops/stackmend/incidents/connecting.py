@@ -100,21 +100,21 @@ class Connections:
         holders = (name for name in self._services if subject.startswith(f"{name}."))
         return max(holders, key=len, default="")
 
-    def lean(self, services: Collection[str], on: Collection[str]) -> bool:
+    def has_dependency(self, services: Collection[str], on: Collection[str]) -> bool:
         """Whether one of the services depends on one of the others, or calls it.
 
         Where what it wrote last is known and is about something else, it ended for that.
 
-        :param services: those that may lean.
-        :param on: those that they may lean on.
+        :param services: those that may depend.
+        :param on: those that they may depend on.
         """
         return any(
-            other in self._leaning.get(name, ()) and self._may_blame(name, other)
+            other in self._leaning.get(name, ()) and self._can_blame(name, other)
             for name in services
             for other in on
         )
 
-    def _may_blame(self, service: str, other: str) -> bool:
+    def _can_blame(self, service: str, other: str) -> bool:
         """Whether nothing that a service wrote last says that it failed for another reason."""
         lines = [line for each in self._containers if each.service == service for line in each.log]
         names = re.compile(rf"(?<![\w-]){re.escape(other)}(?![\w-])", re.I)

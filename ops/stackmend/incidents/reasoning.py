@@ -400,7 +400,9 @@ class _Part:
         if same:
             return 0
         confined = other.id in incident.confined
-        return None if confined or not connections.lean(other.services, self.sources) else 2
+        return (
+            None if confined or not connections.has_dependency(other.services, self.sources) else 2
+        )
 
 
 def _place(case: _Case, connections: Connections) -> _Part:

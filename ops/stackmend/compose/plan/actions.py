@@ -29,7 +29,6 @@ Kind = Literal[
     "ignored",
     "check",
     "link",
-    "address",
     "patch",
     "warning",
     "unknown",
