@@ -159,13 +159,16 @@ def test_a_wrong_address_says_what_a_run_does_about_it() -> None:
         "compose.stack",
         ADDRESS,
         found("worker", "drift", "environment.REDIS_URL: x → y"),
+        found("worker", "drift", "environment.OTHER: x → y"),
         actions=(step, other),
         states=(stack(container("worker"), container("web")), declare(CALLS)),
     )
-    first = diagnose(Observations(rooms=(reading,))).findings[0]
+    first, *others = diagnose(Observations(rooms=(reading,))).findings
     assert (first.incident, first.explained_by) == ("service-unreachable", "")
     assert first.steps == (str(step),)
     assert first.inventory == ""
+    # That its environment differs is not said twice.
+    assert [each.evidence[0].line for each in others] == ["worker: drift: environment.OTHER: x → y"]
 
 
 def test_a_call_that_fails_is_explained_by_what_it_calls_and_not_by_its_caller() -> None:

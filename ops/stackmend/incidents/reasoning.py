@@ -40,6 +40,9 @@ _LINE = re.compile(r'"[a-z_]{1,40}": ')
 #: How a service fails that has a wrong address.
 _FAILING = ("restart-loop", "service-down", "unhealthy")
 
+#: A variable of a service that is not as it should be.
+_VARIABLE = re.compile(r"environment\.(?P<name>[^:\s]{1,200}): ")
+
 Thing = Finding | Refusal | Action
 
 
@@ -470,7 +473,13 @@ def _list_others(
             if id(thing) in claimed or isinstance(thing, Finding)
         }
         is_explained = any(id(thing) in claimed for thing in _list_things(room))
+        wrong = {each.subject for each in room.plan.findings if each.kind == "address"}
         for thing in left:
+            if (match := _VARIABLE.match(_get_cause(thing))) and (
+                f"{thing.subject}.{match['name']}" in wrong
+            ):
+                # That it differs is said with its address.
+                continue
             if isinstance(thing, Finding) and thing.blocks:
                 yield _describe_other(room, thing, f"{thing.subject}: {thing.kind}", "warning")
             elif isinstance(thing, Locked):
@@ -480,6 +489,10 @@ def _list_others(
                 yield _describe_other(room, thing, f"{thing.subject}: refused", "error")
             elif isinstance(thing, Action) and thing.subject not in named and not is_explained:
                 yield _describe_other(room, thing, f"{thing.verb} {thing.subject}", "warning")
+
+
+def _get_cause(thing: Thing) -> str:
+    return thing.cause if isinstance(thing, Finding) else ""
 
 
 def _describe_other(
