@@ -122,6 +122,11 @@ def test_without_a_call_that_fails_nothing_is_named(
     assert explain(declared, lived, **more) == ()
 
 
+def test_files_that_are_wrong_otherwise_are_not_called_right() -> None:
+    (found,) = explain("redis://rediss:6379", WRONG)
+    assert "stackmend site" not in found.remedy
+
+
 def test_no_password_is_quoted() -> None:
     (found,) = explain(
         RIGHT,

@@ -7,6 +7,7 @@ that does.
 
 from collections.abc import Callable, Collection, Iterator
 
+from stackmend import addresses
 from stackmend.addresses.secrecy import show
 from stackmend.addresses.state import Address, Judgement
 from stackmend.compose.plan.actions import Plan
@@ -53,7 +54,7 @@ def find_wrong_addresses(
             continue
         remedy = judgement.remedy
         service = judgement.address.place.service
-        if lived and service in renewed:
+        if lived and service in renewed and not _is_declared_wrong(judgement, links):
             remedy = _explain_renewal(judgement, links)
         elif not lived:
             remedy = _explain_correction(judgement, links, spec)
@@ -91,7 +92,8 @@ def _list_failures(
     lived: bool,
 ) -> Iterator[str]:
     """What says that a call by an address fails; nothing where nothing does."""
-    if judgement.reason in BEYOND_CALLS or not containers:
+    beyond = judgement.reason in BEYOND_CALLS or addresses.is_for_browsers(judgement.address)
+    if beyond or not containers:
         return
     outcome = links.get_outcome(judgement)
     if outcome == "passed":
@@ -127,6 +129,13 @@ def _quote_log(container: Container, address: Address) -> Iterator[str]:
     """The last line that a container wrote of a call to an address that failed."""
     lines = [line for line in container.log if is_failed_call(line, address.host, address.port)]
     yield from (f"log of {container.name}: {line}" for line in lines[-1:])
+
+
+def _is_declared_wrong(judgement: Judgement, links: Links) -> bool:
+    """Whether what the declaration has in its place may be wrong as well."""
+    return any(
+        other.status != "right" for other in links.judgements if other.subject == judgement.subject
+    )
 
 
 def _explain_renewal(judgement: Judgement, links: Links) -> str:
