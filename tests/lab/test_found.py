@@ -48,11 +48,20 @@ TROUBLED: Mapping[str, Mapping[str, Any]] = {
         "ports": ["11434:11434"],
     },
     # It calls itself where another one is meant, and ends for it.
+    "queue": {
+        "image": "lab/redis:7",
+        "command": ["redis-server", "--port", "6390", "--save", ""],
+    },
     "lost": {
         "image": "lab/box:1",
         "restart": "always",
-        "environment": {"MODEL_URL": "http://localhost:11434"},
-        "command": ["sh", "-c", "sleep 1; wget -qO- $$MODEL_URL"],
+        "depends_on": ["queue"],
+        "environment": {"REDIS_URL": "redis://localhost:6390"},
+        "command": [
+            "sh",
+            "-c",
+            "sleep 1; u=$${REDIS_URL#*//}; nc -w 2 $${u%:*} $${u#*:} </dev/null",
+        ],
     },
     # Published nowhere: what it listens on is all that says so.
     "cache": {
@@ -162,7 +171,7 @@ def test_services_with_a_trouble_each(shop: Shop) -> None:
         "disk-full": "full",
         "ollama-exposed": "ollama",
         "redis-exposed": "cache",
-        "service-unreachable": "lost.MODEL_URL",
+        "service-unreachable": "lost.REDIS_URL",
         "restart-loop": "lost",
     }
     missed = {
@@ -174,7 +183,7 @@ def test_services_with_a_trouble_each(shop: Shop) -> None:
     assert "rate-limited" in found.subjects, found.out
     # What is one service's trouble is not another's.
     assert "sick" not in found.subjects["probe-cannot-run"], found.out
-    assert found.causes["service-unreachable", "lost.MODEL_URL"] == "", found.out
+    assert found.causes["service-unreachable", "lost.REDIS_URL"] == "", found.out
     assert found.causes["restart-loop", "lost"] == "service-unreachable", found.out
     assert found.causes["unhealthy", "sick"] == "", found.out
 
