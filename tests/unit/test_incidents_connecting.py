@@ -108,6 +108,12 @@ def test_a_model_is_missing_on_its_own_server_alone() -> None:
     )
     services = {"redis": {}, "ollama": {}, "api": {"depends_on": {"redis": {}, "ollama": {}}}}
     sick = found("api", "unhealthy", "its healthcheck fails")
+    cause = "it asks the DNS servers of when it was started, 192.0.2.53"
+    stale = found("ollama", "drift", cause, blocks=False)
+    found_ = observe(stale, services=services, rooms=(models,))
+    assert found_["stale-resolver", "ollama"] == ""
+    # That it could not be pulled for that, nothing says.
+    assert found_["model-missing", "assistant"] == ""
     found_ = observe(DOWN, services=services, rooms=(models,))
     assert found_["model-missing", "assistant"] == ""
     paused = found("ollama", "paused", "it is paused")
