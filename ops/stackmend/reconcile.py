@@ -397,6 +397,14 @@ def observe_only(host: Host) -> None:
     reporting.mark_observed(host.state)
 
 
+def is_observed_only(host: Host) -> bool:
+    """Whether the operations of this run observe and no more.
+
+    :param host: a host of the run.
+    """
+    return host.state in _readings
+
+
 def list_readings(host: Host) -> dict[str, Reading]:
     """What the operations of a run that only observes read of a host, by their names.
 

@@ -211,6 +211,11 @@ def _read_files(found: Machine) -> None:
         if not parent.is_dir():
             raise Problem(f"report.metrics: there is no directory {show(str(parent))}; make it")
     _check_targets(found.report)
+    if found.schedule is not None and found.schedule.notify and not found.report.notify:
+        raise Problem(
+            'schedule.notify: there is nobody to notify: name them in "report": {"notify": [...]}, '
+            "or remove it"
+        )
     for field, path in _list_files(found):
         try:
             if path is not None:

@@ -212,6 +212,38 @@ def test_each_incident_of_the_runbook_is_found_by_name(shop: Shop, incident: str
     assert not any("\x1b" in line for line in lines)
 
 
+def test_a_wrong_address_that_only_the_host_has_is_named_with_what_is_right(shop: Shop) -> None:
+    """Somebody edited the files there and had Compose take them; the project's own are right."""
+    host, file = shop.host, f"{shop.home}/compose.yaml"
+    before = host.read(file)
+    up = f"cd {shop.home} && docker compose -p {shop.project} up -d --no-build 2>&1"
+    host.sh(f"sed -i 's,redis://redis,redis://localhost,' {file} && {up}", timeout=120)
+    containers = host.identities()
+    try:
+        diagnosis, run = diagnose(shop)
+        assert host.identities() == containers
+    finally:
+        host.put(file, before)
+        mended = shop.run("-y")
+    (found,) = (each for each in diagnosis["findings"] if each["incident"])
+    assert (found["incident"], found["explained_by"]) == ("service-unreachable", ""), run.out
+    assert found["subjects"] == ["web.REDIS_URL"], run.out
+    lines = [each["line"] for each in found["evidence"]]
+    assert lines[0] == (
+        "web.REDIS_URL: address: localhost:6379 is web itself; redis has port 6379"
+    ), lines
+    running = "running container shop-web-1: REDIS_URL is redis://localhost:6379; right: redis:6379"
+    assert running in lines, lines
+    assert any("redis at localhost:6379 from inside web: connection refused" in x for x in lines)
+    assert found["remedy"].startswith("run `stackmend site`: it recreates web from compose.yaml:")
+    assert any("recreate" in step and "web" in step for step in found["steps"]), run.out
+    # What the remedy says is what a run does.
+    assert mended.rc == 0, mended.out
+    assert "REDIS_URL=redis://redis:6379" in shop.container("web")["Config"]["Env"]
+    diagnosis, run = diagnose(shop)
+    assert diagnosis["findings"] == [], run.out
+
+
 def test_what_alone_is_asked_for_is_all_that_counts(shop: Shop) -> None:
     with port_taken(shop):
         for names, outcome, found in (

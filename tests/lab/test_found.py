@@ -47,6 +47,22 @@ TROUBLED: Mapping[str, Mapping[str, Any]] = {
         "environment": {"OLLAMA_HOST": "0.0.0.0:11434"},
         "ports": ["11434:11434"],
     },
+    # It calls itself where another one is meant, and ends for it.
+    "queue": {
+        "image": "lab/redis:7",
+        "command": ["redis-server", "--port", "6390", "--save", ""],
+    },
+    "lost": {
+        "image": "lab/box:1",
+        "restart": "always",
+        "depends_on": ["queue"],
+        "environment": {"REDIS_URL": "redis://localhost:6390"},
+        "command": [
+            "sh",
+            "-c",
+            "sleep 1; u=$${REDIS_URL#*//}; nc -w 2 $${u%:*} $${u#*:} </dev/null",
+        ],
+    },
     # Published nowhere: what it listens on is all that says so.
     "cache": {
         "image": "lab/redis:7",
@@ -70,9 +86,13 @@ http.server.ThreadingHTTPServer(("0.0.0.0", 9999), Handler).serve_forever()
 
 @dataclass
 class Found:
-    """What the doctor found, by incident, with the subjects; and all that it showed."""
+    """What the doctor found, by incident, with the subjects; and all that it showed.
+
+    + causes: by incident and subject, the incident that explains it; empty for a root cause
+    """
 
     subjects: Mapping[str, tuple[str, ...]]
+    causes: Mapping[tuple[str, str], str]
     out: str
 
 
@@ -84,7 +104,15 @@ def diagnose(shop: Shop) -> Found:
     assert done.rc == 1, done.out
     assert "Traceback" not in done.out, done.out
     findings = shop.report()["diagnosis"]["findings"]
-    return Found({each["incident"]: tuple(each["subjects"]) for each in findings}, done.out)
+    causes = {
+        (each["incident"], subject): each["explained_by"]
+        for each in findings
+        for subject in each["subjects"]
+    }
+    subjects: dict[str, tuple[str, ...]] = {}
+    for incident, subject in causes:
+        subjects[incident] = (*subjects.get(incident, ()), subject)
+    return Found(subjects, causes, done.out)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +159,7 @@ def test_services_with_a_trouble_each(shop: Shop) -> None:
             for name in ("curls", "sick", "full"):
                 wait_for(host, name, ".State.Health.Status", "unhealthy")
             wait_for(host, "hungry", ".State.OOMKilled", "true")
+            host.wait_for("[ $(docker inspect -f '{{.RestartCount}}' shop-lost-1) -ge 4 ]", 60)
             host.wait_for("ss -ltn | grep -q :6379 && ss -ltn | grep -q :9999", 30)
             found = diagnose(shop)
     finally:
@@ -142,6 +171,8 @@ def test_services_with_a_trouble_each(shop: Shop) -> None:
         "disk-full": "full",
         "ollama-exposed": "ollama",
         "redis-exposed": "cache",
+        "service-unreachable": "lost.REDIS_URL",
+        "restart-loop": "lost",
     }
     missed = {
         incident: subject
@@ -152,6 +183,9 @@ def test_services_with_a_trouble_each(shop: Shop) -> None:
     assert "rate-limited" in found.subjects, found.out
     # What is one service's trouble is not another's.
     assert "sick" not in found.subjects["probe-cannot-run"], found.out
+    assert found.causes["service-unreachable", "lost.REDIS_URL"] == "", found.out
+    assert found.causes["restart-loop", "lost"] == "service-unreachable", found.out
+    assert found.causes["unhealthy", "sick"] == "", found.out
 
 
 @pytest.mark.slow

@@ -16,7 +16,22 @@ from tests.lab.stacks import Shop
 
 HOME = "/var/lib/stackmend/schedule/stackmend-host"
 UNIT = "stackmend-host"
+#: Who is notified: what listens on the host itself, where something does.
+TARGET = "json://127.0.0.1:8097/secret-topic"
 
+#: What listens there, and keeps the title of each message.
+LISTENER = """
+import http.server, json
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with open("/run/heard", "a") as out:
+            out.write(json.loads(body)["title"] + chr(10))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+http.server.ThreadingHTTPServer(("127.0.0.1", 8097), Handler).serve_forever()
+"""
 
 #: `docker compose up` as it is, but slow.
 SLOW_DOCKER = """#!/bin/sh
@@ -48,7 +63,13 @@ def keeping(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     mend = {"attempts": 100, "backoff": [0]}
     shop = Shop(tmp_path_factory.mktemp("keeping"), host, mend=mend)
     shop.settings["reconcile"] = soak.LIMITS
-    shop.settings["schedule"] = {"mode": "host", "every": "24h", "random_delay": 0}
+    shop.settings["report"] = {"notify": [TARGET]}
+    shop.settings["schedule"] = {
+        "mode": "host",
+        "every": "24h",
+        "random_delay": 0,
+        "notify": True,
+    }
     # It means the same under the unit as by hand, or each run of the timer remakes this one.
     shop.services["side"]["environment"] = {"HOME_OF_ROOT": "${HOME}"}
     shop.secret_env["LICENCE_KEY"] = "s3cret-of-the-shop"
@@ -88,6 +109,32 @@ def test_the_host_heals_itself_without_internet_and_controller(keeping: Shop) ->
     finally:
         gone.rename(keeping.source)
         host.sh(f"ip route add {route}; printf %s {shlex.quote(names)} >/etc/resolv.conf")
+
+
+def test_those_of_the_report_hear_of_a_host_that_mends_itself_once(keeping: Shop) -> None:
+    host = keeping.host
+    assert host.sh(f"stat -c %a {HOME}/current/settings.json") == "600"
+    host.put("/opt/listener.py", LISTENER)
+    host.sh("rm -f /run/heard; systemd-run -q --collect --unit=heard python3 /opt/listener.py")
+    host.wait_for("ss -ltn | grep -q 127.0.0.1:8097")
+    title = f"stackmend: {host.sh('hostname')} (@local): "
+    try:
+        # A target that was dead hears of what still holds, and of nothing that is over.
+        start(host)
+        assert not host.exists("/run/heard"), host.read("/run/heard")
+        host.docker("stop", "-t", "1", keeping.container("side")["Name"][1:])
+        start(host)
+        assert host.read("/run/heard").decode().splitlines() == [f"{title}mended"]
+        # Nothing changes, and each run is a process of its own: what was sent is on the disk.
+        start(host)
+        start(host)
+        assert host.read("/run/heard").decode().splitlines() == [f"{title}mended"]
+        known = host.read(f"{HOME}/reports/notified.json").decode()
+        assert "secret-topic" not in known
+        record = host.read(f"{HOME}/reports/latest.json").decode()
+        assert "secret-topic" not in record
+    finally:
+        host.sh("systemctl stop heard.service; rm -f /run/heard /opt/listener.py")
 
 
 def test_settings_changed_on_the_controller_reach_the_host(keeping: Shop) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from stackmend.compose.state import Container, Engine, StackState
+from stackmend.compose.state import CheckedServices, Container, Engine, StackState
 from stackmend.decision import Action, Finding, Locked, Plan, Refusal
 from stackmend.diagnosis import Diagnosis, Evidence
 from stackmend.incidents import (
@@ -119,6 +119,14 @@ SCENARIOS = {
                 STOPPED,
                 found("check api", "check", "nothing listens there", evidence=("a", "b", "c", "d")),
                 actions=(START,),
+                states=(
+                    stack(
+                        container(
+                            "api", status="exited", shape={"ports": ["127.0.0.1:8000->8000/tcp"]}
+                        )
+                    ),
+                    CheckedServices(services={"check api": ("api",)}),
+                ),
             ),
         ),
         symptoms=Symptoms(logs=(log("port is already allocated", subject="docker", kind="unit"),)),
@@ -144,6 +152,17 @@ SCENARIOS = {
                         container("worker", status="exited"),
                     ),
                 ),
+            ),
+        ),
+    ),
+    "two are down and nothing connects them": Observations(
+        rooms=(
+            room("ports.free", HELD),
+            room(
+                "compose.stack",
+                STOPPED,
+                found("check web", "check", "nothing listens there"),
+                states=(stack(container("api", status="exited"), container("web")),),
             ),
         ),
     ),
@@ -274,7 +293,7 @@ def make(name: str, *explains: str, **more: object) -> Incident:
 
 
 def arrange(*incidents: Incident) -> list[tuple[str, str]]:
-    findings = [found(each.id, each.id, "so it is") for each in incidents]
+    findings = [found("web", each.id, "so it is") for each in incidents]
     diagnosis = diagnose(Observations(rooms=(room("x", *findings),)), incidents)
     return [(each.incident, each.explained_by) for each in diagnosis.findings]
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from stackmend import redaction, spec
-from stackmend.reporting import files, notify
+from stackmend.reporting import files, notices, notify
 from stackmend.reporting.notices import KEEP
 from stackmend.reporting.state import RunRecord
 from tests.lab import controller
@@ -98,6 +98,16 @@ def silent() -> Iterator[int]:
 
 def run(number: int, outcome: Any) -> RunRecord:
     return make_run(FIRST + number * EVERY, web=make_host(outcome))
+
+
+def test_a_host_that_mends_itself_is_called_by_its_name() -> None:
+    found = notices.Notice(host="@local", event="broke", lines=("why",))
+    message = notices.compose([found], "ai1")
+    assert message.title == "stackmend: ai1 (@local): broke"
+    assert message.body == "ai1 (@local): broke\n  why"
+    assert notices.compose([found]).title == "stackmend: @local: broke"
+    other = found.model_copy(update={"host": "web"})
+    assert notices.compose([other], "ai1").title == "stackmend: web: broke"
 
 
 @pytest.mark.slow

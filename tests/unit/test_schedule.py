@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -16,7 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -56,7 +57,7 @@ from stackmend.schedule.units import (
     make_trial,
     make_units,
 )
-from stackmend.spec import Stack, parse_machine
+from stackmend.spec import SpecError, Stack, check, parse_machine
 from tests.unit.rendering import assert_golden, render
 
 ROOT = Path(__file__).parents[2]
@@ -177,6 +178,7 @@ def test_no_expression_brings_a_line_or_a_specifier_of_its_own(text: str) -> Non
         ({"mode": "hosts"}, "mode"),
         ({"mode": "host", "user": "ops"}, '"user" means nothing in mode host'),
         ({"ping": "https://x.example"}, '"ping" means nothing in mode controller'),
+        ({"notify": True}, '"notify" means nothing in mode controller'),
         ({"name": "a b"}, "name: must hold lowercase letters"),
         (
             {"mode": "host", "ping": "hc.example/x"},
@@ -819,6 +821,45 @@ def test_settings_arrive_as_they_were(tmp_path: Path) -> None:
     assert make_bundle(changed, {}).digest != bundle.digest
 
 
+TARGETS = ("json://127.0.0.1:9/secret-of-ntfy", "mailtos://ops:s3cret@example.com")
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+def test_those_who_are_notified_come_along_where_the_schedule_says_so(tmp_path: Path) -> None:
+    host = cast("Any", None)
+    machine = parse_machine(
+        {
+            "stack": {
+                "report": {"notify": list(TARGETS)},
+                "schedule": {"mode": "host", "notify": True},
+            }
+        }
+    )
+    assert machine is not None
+    spec = machine.schedule
+    assert spec is not None
+    room = ScheduleReconciler(host, spec, host, machine)
+    assert room.bundle is not None
+    _unpack(room.bundle.make_archive({}), tmp_path)
+    assert (tmp_path / "fleet/settings.json").stat().st_mode & 0o777 == 0o600
+    scope: dict[str, Any] = {"__file__": str(tmp_path / "fleet/inventory.py")}
+    exec((tmp_path / "fleet/inventory.py").read_text(), scope)
+    report = scope["hosts"][0][1]["stack"]["report"]
+    assert report.keys() == {"directory", "notify"}
+    assert [url.get_secret_value() for url in report["notify"]] == list(TARGETS)
+    assert not any(url in repr(report) for url in TARGETS)
+    quiet = ScheduleReconciler(host, spec.model_copy(update={"notify": False}), host, machine)
+    assert quiet.bundle is not None
+    assert b"secret-of-ntfy" not in quiet.bundle.make_archive({})
+    assert wheels.find_program(notify=True) != wheels.find_program()
+
+
+def test_where_nobody_is_to_be_notified_the_schedule_says_so_before_any_host() -> None:
+    with pytest.raises(SpecError) as error:
+        check({"stack": {"schedule": {"mode": "host", "notify": True}}})
+    assert str(error.value).startswith("stack.schedule.notify: there is nobody to notify")
+
+
 PYTHON_PROGRAM = """#!/bin/sh
 [ "$2 $3" = "-m venv" ] || exit 0
 mkdir -p "$5/bin"
@@ -1027,16 +1068,23 @@ def test_the_wheel_is_this_very_stackmend() -> None:
     assert wheels.make_wheel() == (name, content)
 
 
-def test_the_requirements_are_those_of_the_lock() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "uv", *EXPORT.split()],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def _export(*more: str) -> str:
+    """What the lock holds for a host."""
+    command = [sys.executable, "-m", "uv", *EXPORT.split(), *more]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert wheels.read_requirements() == done.stdout
+    return done.stdout
+
+
+def _split_requirements(text: str) -> list[str]:
+    return sorted(re.split(r"(?m)^(?=\S)", text)[1:])
+
+
+def test_the_requirements_are_those_of_the_lock() -> None:
+    assert wheels.read_requirements() == _export()
+    # What sends messages comes behind the others.
+    exported = _split_requirements(_export("--extra", "notify"))
+    assert _split_requirements(wheels.read_requirements(notify=True)) == exported
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     assert json.dumps(groups["host"]).startswith('["pip')
 

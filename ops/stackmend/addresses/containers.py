@@ -1,4 +1,4 @@
-"""The addresses that running containers have and their declaration does not say. Pure."""
+"""The addresses that containers have and their declaration does not say. Pure."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def classify_containers(
     ignore: Collection[str] = (),
     declared: Iterable[Judgement] = (),
 ) -> tuple[Judgement, ...]:
-    """What is not right of what containers have otherwise than their services' sections say.
+    """What may not be right of what containers have otherwise than their services' sections say.
 
     Nothing corrects it in a file: their section does not have it.
 
@@ -52,11 +52,13 @@ def classify_containers(
         lived = {**config, "services": services}
         for judgement in classify(read(lived, images), lived, running, images, ignore):
             service, key = judgement.address.place.service, judgement.address.place.key
-            if service not in chosen or judgement.status == "right":
+            # Of a name that no service has only asking can tell.
+            right = judgement.status == "right" and judgement.reason != "unknown-name"
+            if service not in chosen or right:
                 continue
             containers, _, keys = chosen[service]
             if (key in keys or judgement.reason == "proxy") and _identify(judgement) not in known:
-                found.append(_place(judgement, containers, key in keys))
+                found.append(_place(judgement, containers, running.down, key in keys))
     return tuple(found)
 
 
@@ -103,10 +105,14 @@ def _identify(judgement: Judgement) -> tuple[str, str, int, str, str]:
     return judgement.subject, address.host, address.port, address.scheme, judgement.reason
 
 
-def _place(judgement: Judgement, containers: Sequence[str], changed: bool) -> Judgement:
+def _place(
+    judgement: Judgement, containers: Sequence[str], down: frozenset[str], changed: bool
+) -> Judgement:
     """What is thought of an address, where it stands, and what takes it from there."""
     address = judgement.address
-    where = f"running container {', '.join(containers)}"
+    where = f"container {', '.join(containers)}"
+    if not down & {*containers}:
+        where = f"running {where}"
     update: dict[str, Any] = {
         "address": address.model_copy(
             update={"place": address.place.model_copy(update={"file": where, "line": 0})}

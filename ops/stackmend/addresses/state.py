@@ -220,7 +220,8 @@ class Running(Frozen):
     :param joined: the networks, by their names on the host, that containers of others are on.
     :param elsewhere: names that these containers or their services have, whether they run or not,
         in lower case.
-    :param environments: those of the containers that run, by service and by their names.
+    :param environments: those of the containers that run or failed, by service and by their names.
+    :param down: the names of those that failed.
     """
 
     services: Mapping[str, RunningService] = {}
@@ -229,6 +230,7 @@ class Running(Frozen):
     joined: frozenset[str] = frozenset()
     elsewhere: frozenset[str] = frozenset()
     environments: Mapping[str, Mapping[str, Mapping[str, str]]] = {}
+    down: frozenset[str] = frozenset()
 
 
 class Link(Frozen):

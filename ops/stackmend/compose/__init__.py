@@ -19,7 +19,7 @@ from stackmend.compose.spec import ComposeSpec, GitSource, Mend
 from stackmend.errors import StepError
 from stackmend.fleet import hosts as fleet
 from stackmend.raw import validate
-from stackmend.reconcile import find_other_run, operate
+from stackmend.reconcile import find_other_run, is_observed_only, operate
 from stackmend.reporting import Collector
 
 #: The files that were read for :func:`find_unpublished_ports`, until :func:`stack` takes them over:
@@ -141,7 +141,8 @@ def reconcile_stack(
 
     def build(report: Collector) -> ComposeReconciler:
         spec = validate(ComposeSpec, options)
-        room = ComposeReconciler(host, spec, _load(spec), report, on_bind_error)
+        explains = is_observed_only(host)
+        room = ComposeReconciler(host, spec, _load(spec), report, on_bind_error, explains)
         for secret in room.observer.secrets:
             reporting.secret(secret)
         return room

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from stackmend import connection, decision
 from stackmend.addresses import Sources
+from stackmend.addresses.spec import LinksPolicy
 from stackmend.checks.facts import find_limit
 from stackmend.checks.spec import NameCheck
 from stackmend.compose import commands
@@ -53,13 +54,16 @@ from stackmend.compose.plan.order import (
     is_writing,
     separate,
 )
+from stackmend.compose.plan.path import list_checked
 from stackmend.compose.plan.record import make_record, read_declaration
 from stackmend.compose.plan.rollback import hold_back, is_intact_before, is_restored, roll_back
+from stackmend.compose.plan.wrong_addresses import find_wrong_addresses
 from stackmend.compose.remote import FETCH_LIMIT, Fetched, Unfetched, fetch
 from stackmend.compose.spec import GitSource
 from stackmend.compose.state import (
     LAYER_FILE,
     Applied,
+    CheckedServices,
     Correction,
     Declared,
     Engine,
@@ -123,6 +127,8 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
 
     :param on_bind_error: asked with the engine's words where a container cannot be started; where
         it returns true the start is tried once more.
+    :param explains: whether the project is only observed, for whoever explains it: then each wrong
+        address by which a call fails is a finding, and the section ``links`` is not needed for it.
     """
 
     # A plan that refuses has no steps, but for those that mend the stack before a failed change.
@@ -135,6 +141,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     source: Source
     report: Collector
     on_bind_error: Callable[[Host, str], bool] | None = None
+    explains: bool = False
     observer: Observer = field(init=False)
     waiter: Waiter = field(init=False)
     _plain: Source = field(init=False)
@@ -184,7 +191,11 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
     def list_states(self, observation: Observation[Snapshot, Action]) -> tuple[object, ...]:
         """What was read of the project, and what it is to be."""
         snapshot = observation.state
-        return () if snapshot is None else (snapshot.state, snapshot.declared)
+        if snapshot is None:
+            return ()
+        services = snapshot.declared.services
+        checked = {check.name: tuple(list_checked(check, services)) for check in self.spec.checks}
+        return snapshot.state, snapshot.declared, CheckedServices(services=checked)
 
     def is_sound(self, plan: decision.Plan[Action]) -> bool:
         """Whether the stack was well; what new files bring was not missing."""
@@ -297,6 +308,9 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             declared = declared.model_copy(update={"surroundings": around})
             decided = self._plan(state, declared, checks, hops, links)
         changes = is_change(decided.findings, state.applied, self.source.digest)
+        if links is not None and self.explains:
+            wrong = find_wrong_addresses(self.spec, state, links, decided, self.observer.redact)
+            decided = decided.model_copy(update={"findings": (*decided.findings, *wrong)})
         return Observation(decided, Snapshot(state, declared, changes=changes))
 
     def _refuse_unfit(self, layered: Layered) -> Refusal:
@@ -357,13 +371,14 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         attempts: int = 2,
     ) -> Links | None:
         """What is known of the addresses between services, as far as anybody asks for it."""
-        desired = self.spec.links is not None
+        spec = self._find_linked_spec()
+        desired = spec.links is not None
         if not desired and all(result.outcome == "passed" for result in checks):
             return None
         links = self._classify_links(declared, state)
         self._links = links, declared
         if desired and state.containers:
-            asked = make_link_checks(self.spec, links.links, declared, state)
+            asked = make_link_checks(spec, links.links, declared, state)
 
             def ask() -> tuple[dict[str, CheckResult], Listeners]:
                 results = self.observer.read_links(asked, state, attempts) if asked else {}
@@ -378,12 +393,18 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
             key = "links", self.spec.project, asked
             waiting = attempts == 1
             found = ask() if waiting else connection.derive(self.host, key, [self._reading], ask)
-            links = add_results(self.spec, self._read_sources(), declared, links, state, *found)
+            links = add_results(spec, self._read_sources(), declared, links, state, *found)
         proven = state.applied is not None and state.applied.source == self.source.digest
         links = links.model_copy(update={"proven": proven})
         if not desired:
             return links
         return add_patch(links, self._read_sources(), self._correction, self.observer.redact)
+
+    def _find_linked_spec(self) -> ComposeSpec:
+        """The settings; to explain a host links are asked for without their section."""
+        if self.spec.links is None and self.explains:
+            return self.spec.model_copy(update={"links": LinksPolicy()})
+        return self.spec
 
     def _read_sources(self) -> Sources:
         """The project's own files, read once."""
@@ -397,7 +418,7 @@ class ComposeReconciler(Reconciler[Snapshot, Action]):
         key = sources, declared, describe_others(state)
         known = self._classified
         if known is None or known[0][0] is not sources or known[0][1:] != key[1:]:
-            known = key, classify_links(self.spec, sources, declared, key[2])
+            known = key, classify_links(self._find_linked_spec(), sources, declared, key[2])
             self._classified = known
         return known[1]
 

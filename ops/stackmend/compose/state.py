@@ -378,6 +378,15 @@ class Surroundings(Frozen):
     absent: tuple[str, ...] = ()
 
 
+class CheckedServices(Frozen):
+    """Which services the declared checks of a project pass through.
+
+    :param services: them, by the check's name.
+    """
+
+    services: Mapping[str, tuple[str, ...]] = {}
+
+
 class Declared(Frozen):
     """The project as Docker Compose itself resolved it from the files that are desired.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 
-from stackmend.compose.state import StackState
 from stackmend.decision import Action, Finding, Locked, Refusal
 from stackmend.diagnosis import (
     SEVERITIES,
@@ -18,10 +17,10 @@ from stackmend.diagnosis import (
     Severity,
 )
 from stackmend.frozen import Frozen
+from stackmend.incidents.connecting import Connections
 from stackmend.incidents.known import KNOWN
 from stackmend.incidents.spec import Incident, StatePattern, Undetermined
 from stackmend.incidents.state import Log, Observations, RoomReading
-from stackmend.incidents.texts import rank
 from stackmend.text import VALUE_LIMIT, make_printable
 
 #: Lines of evidence that are kept of one finding, steps, and notes of a host.
@@ -38,8 +37,11 @@ _FROM_LOGS: Severity = "warning"
 #: What a remedy has in it that is a line to add to an inventory.
 _LINE = re.compile(r'"[a-z_]{1,40}": ')
 
-#: How a container publishes a port: the host's address and port, and the container's.
-_BINDING = re.compile(r"(?P<address>.{1,45}):(?P<port>\d{1,5})->\d{1,5}/(?P<protocol>[a-z]{3,4})")
+#: How a service fails that has a wrong address.
+_FAILING = ("restart-loop", "service-down", "unhealthy")
+
+#: A variable of a service that is not as it should be.
+_VARIABLE = re.compile(r"environment\.(?P<name>[^:\s]{1,200}): ")
 
 Thing = Finding | Refusal | Action
 
@@ -122,7 +124,7 @@ def diagnose(
     claimed = {id(thing) for case in found for _, thing in case.things}
     others = list(_list_others(observations, claimed))
     return Diagnosis(
-        findings=(*_arrange(found, observations), *others),
+        findings=(*_arrange(found, Connections(observations)), *others),
         checks=(
             *_check_incidents(cases, found, observations, problems, blinded),
             *_check_symptoms(observations, blinded),
@@ -221,7 +223,7 @@ def _check_incidents(
     asked = {room.operation for room in observations.rooms}
     for case in cases:
         name, operations = case.incident.id, case.incident.list_operations() & asked
-        causes = [other.incident.id for other in found if name in other.incident.explains]
+        causes = [other.incident.id for other in found if name in other.incident.everywhere]
         causes += [blinded[each] for each in sorted(operations) if each in blinded]
         unread = [problems[each] for each in sorted(operations) if each in problems]
         if case.is_found:
@@ -240,17 +242,18 @@ def _check_incidents(
             yield CheckOutcome(name=name, status="ok")
 
 
-def _describe(case: _Case) -> DiagnosedFinding:
+def _describe(case: _Case, connections: Connections) -> DiagnosedFinding:
     incident = case.incident
     findings = [thing for _, thing in case.things if isinstance(thing, Finding)]
     refusals = [thing for _, thing in case.things if isinstance(thing, Refusal)]
-    subjects = dict.fromkeys(
-        [*(thing.subject for _, thing in case.things), *(subject for subject, _ in case.lines)]
-    )
+    subjects = _list_subjects(case)
+    # What has a wrong address is made again as a whole.
+    holders = filter(None, map(connections.find_holder, subjects))
+    mended = {**subjects, **dict.fromkeys(holders)}
     evidence = [line for room, thing in case.things for line in _list_evidence(room, thing)]
     evidence += [line for _, line in case.lines]
     rooms = list({id(room): room for room, _ in case.things}.values())
-    steps = tuple(_list_steps(case, rooms, subjects))[:MOST_STEPS]
+    steps = tuple(_list_steps(case, rooms, mended))[:MOST_STEPS]
     refusals += [
         refusal
         for room in rooms
@@ -318,110 +321,144 @@ def _interleave(evidence: Iterable[Evidence]) -> Iterator[Evidence]:
 # All of them together
 
 
-def _arrange(found: Sequence[_Case], observations: Observations) -> Iterator[DiagnosedFinding]:
+def _arrange(found: Sequence[_Case], connections: Connections) -> Iterator[DiagnosedFinding]:
     """Root causes by severity, each followed by what it explains."""
     place = {case.incident.id: at for at, case in enumerate(found)}
     worst = sorted(
         found, key=lambda case: (SEVERITIES.index(case.severity), place[case.incident.id])
     )
-    explained: dict[str, str] = {}
-    causes = rank([case.incident for case in found])
-    roots = [case for case in worst if not causes[case.incident.id]]
-    # Those left explain each other in a circle, or are explained by such: the worst begins.
-    for case in (*roots, *worst):
-        if case.incident.id not in explained:
-            explained[case.incident.id] = ""
-            for name in _follow(case.incident, found):
-                explained.setdefault(name, case.incident.id)
-    parts = {case.incident.id: _separate(case, found, observations) for case in worst}
-    groups: list[list[DiagnosedFinding]] = []
-    for root in (name for name, cause in explained.items() if not cause):
-        below = [
-            _describe(part)
-            for case in worst
-            if explained[case.incident.id] == root and (part := parts[case.incident.id][0])
-        ]
-        names = tuple(each.incident for each in below)
-        # What is a root is one as a whole.
-        cause = next(case for case in worst if case.incident.id == root)
-        groups.append(
-            [
-                _describe(cause).model_copy(update={"explains": names}),
-                *(each.model_copy(update={"explained_by": root}) for each in below),
-            ]
+    parts = [_place(part, connections) for case in worst for part in _split(case)]
+    places: dict[str, list[int]] = {}
+    for at, part in enumerate(parts):
+        places.setdefault(part.id, []).append(at)
+    parents: dict[int, tuple[int, int]] = {}
+    for start, part in enumerate(parts):
+        for at in (at for name in part.list_possible() for at in places.get(name, ())):
+            distance = part.measure_distance(parts[at], connections)
+            if distance is not None:
+                parents[at] = min(parents.get(at, (distance, start)), (distance, start))
+    groups: dict[str, list[_Case]] = {}
+    for at, part in enumerate(parts):
+        root = parts[_find_root(at, parents)].id
+        # What ends where it began is one with it.
+        groups.setdefault("" if part.id == root else root, []).append(part.case)
+    for case in _merge(groups.get("", ())):
+        name = case.incident.id
+        below = _merge(groups.get(name, ()))
+        names = tuple(each.incident.id for each in below)
+        yield _describe(case, connections).model_copy(update={"explains": names})
+        for each in below:
+            yield _describe(each, connections).model_copy(update={"explained_by": name})
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What an incident is in one thing that has it, and which services of the host that means.
+
+    :ivar subject: what has it; empty where that is not known.
+    :ivar services: those that it is about.
+    :ivar sources: those of them that have the trouble.
+    :ivar called: those whose trouble would show in it.
+    """
+
+    case: _Case
+    subject: str
+    services: frozenset[str]
+    sources: frozenset[str]
+    called: frozenset[str]
+
+    @property
+    def id(self) -> str:
+        return self.case.incident.id
+
+    @property
+    def is_address(self) -> bool:
+        """Whether it is an address that is wrong."""
+        return any(
+            isinstance(thing, Finding) and thing.kind == "address" for _, thing in self.case.things
         )
-    groups += [
-        [_describe(part)]
-        for case in worst
-        if explained[case.incident.id] and (part := parts[case.incident.id][1])
-    ]
-    for group in sorted(groups, key=lambda group: SEVERITIES.index(group[0].severity)):
-        yield from group
+
+    def list_possible(self) -> Collection[str]:
+        """The ids of the incidents that it may cause."""
+        # A service may end for an address that is wrong.
+        return dict.fromkeys((*self.case.incident.explains, *(_FAILING if self.is_address else ())))
+
+    def measure_distance(self, other: _Part, connections: Connections) -> int | None:
+        """How far one of those that it may cause is from it; ``None`` where no fact connects them.
+
+        Of several causes the nearest counts: one in the same service, before one that all of the
+        host has, before one in what the service depends on.
+        """
+        incident = self.case.incident
+        # An address that is wrong is so whatever else there is.
+        if other.is_address:
+            return None
+        same = self.sources & other.services or (self.subject and self.subject == other.subject)
+        if self.is_address and other.id in _FAILING:
+            return 0 if same else None
+        if other.id in incident.everywhere:
+            return 1
+        if other.id in incident.outward:
+            return 2 if self.sources & other.called else None
+        if same:
+            return 0
+        confined = other.id in incident.confined
+        return (
+            None if confined or not connections.has_dependency(other.services, self.sources) else 2
+        )
 
 
-def _separate(
-    case: _Case, found: Sequence[_Case], observations: Observations
-) -> tuple[_Case | None, _Case | None]:
-    """What of an incident others explain, and what none does: it is in services that none is in."""
-    causes = [other for other in found if case.incident.id in other.incident.explains]
-    confined = [other for other in causes if case.incident.id in other.incident.confined]
-    if not causes or len(confined) < len(causes):
-        return case, None
-    services = _map_services(observations)
-    reached: set[str] = set()
-    for other in confined:
-        for subject in _list_subjects(other):
-            if subject not in services:
-                # It may be in any service.
-                return case, None
-            reached |= services[subject]
-    left = {
-        subject
-        for subject in _list_subjects(case)
-        if subject in services and not services[subject] & reached
-    }
-    return _select_part(case, left, among=False), _select_part(case, left, among=True)
-
-
-def _list_subjects(case: _Case) -> set[str]:
-    return {thing.subject for _, thing in case.things} | {subject for subject, _ in case.lines}
-
-
-def _map_services(observations: Observations) -> dict[str, set[str]]:
-    """The services that a subject means: one by its name, and those that want a port."""
-    found: dict[str, set[str]] = {}
-    for state in observations.list_states(StackState):
-        for container in state.containers:
-            if container.service is None:
-                continue
-            found.setdefault(container.service, set()).add(container.service)
-            for text in (*container.published, *(container.shape.get("ports") or ())):
-                if match := _BINDING.fullmatch(str(text)):
-                    subject = f"{match['address']}:{match['port']}/{match['protocol']}"
-                    found.setdefault(subject, set()).add(container.service)
-    return found
-
-
-def _select_part(case: _Case, subjects: Collection[str], *, among: bool) -> _Case | None:
-    """The same of these subjects alone, or of all others; nothing where none is left."""
-    part = replace(
-        case,
-        things=[each for each in case.things if (each[1].subject in subjects) is among],
-        lines=[each for each in case.lines if (each[0] in subjects) is among],
+def _place(case: _Case, connections: Connections) -> _Part:
+    """What a part of an incident that is about one subject means on the host."""
+    subject, operation = next(
+        ((thing.subject, room.operation) for room, thing in case.things),
+        next(((subject, "") for subject, _ in case.lines), ("", "")),
     )
-    return part if part.is_found else None
+    return _Part(
+        case,
+        subject,
+        services=connections.find_services(subject, operation),
+        sources=connections.find_sources(subject, operation),
+        called=connections.find_called(subject),
+    )
 
 
-def _follow(incident: Incident, found: Sequence[_Case]) -> Iterator[str]:
-    """The ids of those found that an incident may cause, also by way of others."""
-    by_id = {case.incident.id: case.incident for case in found}
-    pending, met = [incident], {incident.id}
-    while pending:
-        for name in pending.pop().explains:
-            if name in by_id and name not in met:
-                met.add(name)
-                pending.append(by_id[name])
-                yield name
+def _split(case: _Case) -> Iterator[_Case]:
+    """An incident apart for each that has it: what explains one may not explain another."""
+    for subject in _list_subjects(case):
+        yield replace(
+            case,
+            things=[each for each in case.things if each[1].subject == subject],
+            lines=[each for each in case.lines if each[0] == subject],
+        )
+
+
+def _merge(parts: Iterable[_Case]) -> list[_Case]:
+    """One case for each incident, in the order of its first part."""
+    found: dict[str, _Case] = {}
+    for part in parts:
+        name = part.incident.id
+        known = found.get(name, replace(part, things=[], lines=[]))
+        found[name] = replace(
+            known, things=[*known.things, *part.things], lines=[*known.lines, *part.lines]
+        )
+    return list(found.values())
+
+
+def _list_subjects(case: _Case) -> dict[str, None]:
+    subjects = (thing.subject for _, thing in case.things), (subject for subject, _ in case.lines)
+    return dict.fromkeys(chain(*subjects))
+
+
+def _find_root(start: int, parents: Mapping[int, tuple[int, int]]) -> int:
+    """The place of the root cause; of those that explain each other in a circle the worst is."""
+    path = [start]
+    while path[-1] in parents:
+        at = parents[path[-1]][1]
+        if at in path:
+            return min(path[path.index(at) :])
+        path.append(at)
+    return path[-1]
 
 
 def _list_others(
@@ -436,7 +473,13 @@ def _list_others(
             if id(thing) in claimed or isinstance(thing, Finding)
         }
         is_explained = any(id(thing) in claimed for thing in _list_things(room))
+        wrong = {each.subject for each in room.plan.findings if each.kind == "address"}
         for thing in left:
+            if (match := _VARIABLE.match(_get_cause(thing))) and (
+                f"{thing.subject}.{match['name']}" in wrong
+            ):
+                # That it differs is said with its address.
+                continue
             if isinstance(thing, Finding) and thing.blocks:
                 yield _describe_other(room, thing, f"{thing.subject}: {thing.kind}", "warning")
             elif isinstance(thing, Locked):
@@ -446,6 +489,10 @@ def _list_others(
                 yield _describe_other(room, thing, f"{thing.subject}: refused", "error")
             elif isinstance(thing, Action) and thing.subject not in named and not is_explained:
                 yield _describe_other(room, thing, f"{thing.verb} {thing.subject}", "warning")
+
+
+def _get_cause(thing: Thing) -> str:
+    return thing.cause if isinstance(thing, Finding) else ""
 
 
 def _describe_other(

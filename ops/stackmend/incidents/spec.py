@@ -154,9 +154,15 @@ class Incident(Frozen):
     :param states: what rooms find or refuse where a host has it.
     :param operations: the operations that say whether a host has it: where they ran and found
         nothing, its symptoms in logs are of the past. Those of ``states`` belong to them.
-    :param explains: the ids of incidents that it may cause; they stand behind it.
-    :param confined: those of ``explains`` that it causes in its own services alone; another service
-        that has one of them has it for another reason.
+    :param explains: the ids of incidents that it may cause. One that a host has stands behind it
+        where a fact connects the two: they are about the same, or about services of which one
+        depends on the other or calls it; else both are root causes.
+    :param confined: those of ``explains`` that it causes in its own services alone, and in none
+        that depends on them.
+    :param outward: those of ``explains`` that it causes in what calls its own services, and not in
+        these themselves.
+    :param everywhere: those of ``explains`` that rest on it whatever they are about, as all
+        containers rest on their engine.
     :param remedy: what mends it; begins with a verb.
     :param inventory: the line of inventory that asks stackmend for that, or allows it.
     :param proof: what shows that it is mended.
@@ -181,6 +187,8 @@ class Incident(Frozen):
     operations: frozenset[str] = frozenset()
     explains: tuple[str, ...] = ()
     confined: frozenset[str] = frozenset()
+    outward: frozenset[str] = frozenset()
+    everywhere: frozenset[str] = frozenset()
     remedy: str = Field(min_length=1)
     inventory: str = ""
     proof: str = Field(min_length=1)

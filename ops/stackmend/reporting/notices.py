@@ -103,13 +103,14 @@ def is_outdated(known: Mapping[str, Known], record: RunRecord) -> bool:
     return all(at - host.met >= KEEP for host in known.values())
 
 
-def compose(notices: Sequence[Notice]) -> Message:
+def compose(notices: Sequence[Notice], here: str = "") -> Message:
     """One message of all notices of a run.
 
     :param notices: at least one.
+    :param here: the name of this machine, by which people know what a run calls ``@local``.
     """
     first, *others = notices
-    title = f"{make_printable(first.host, 80)}: {first.event}"
+    title = f"{_name_host(first, here)}: {first.event}"
     if others:
         counts = dict.fromkeys((notice.event for notice in notices), 0)
         for notice in notices:
@@ -117,7 +118,7 @@ def compose(notices: Sequence[Notice]) -> Message:
         title = ", ".join(f"{count} {event}" for event, count in counts.items())
     lines = []
     for notice in notices[:HOSTS]:
-        lines.append(f"{make_printable(notice.host, 80)}: {notice.event}")
+        lines.append(f"{_name_host(notice, here)}: {notice.event}")
         lines += [f"  {line}" for line in notice.lines]
     if left := len(notices) - HOSTS:
         lines += [f"and {left} more hosts"] if left > 0 else []
@@ -130,6 +131,11 @@ def compose(notices: Sequence[Notice]) -> Message:
     elif "well again" in events:
         kind = "success"
     return Message(title=f"stackmend: {title}", body="\n".join(lines), kind=kind)
+
+
+def _name_host(notice: Notice, here: str) -> str:
+    name = f"{here} (@local)" if here and notice.host == "@local" else notice.host
+    return make_printable(name, 80)
 
 
 def _follow(

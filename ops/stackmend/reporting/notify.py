@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import subprocess
 import sys
 import time
@@ -100,7 +101,8 @@ def _send_notices(
             found, after = notices.decide(before, record)
             known[key] = before if found else after
             if found:
-                items.append({"url": url, **notices.compose(found).model_dump()})
+                message = notices.compose(found, platform.node())
+                items.append({"url": url, **message.model_dump()})
                 waiting.append((key, after))
         arrived = _finish(_start(), json.dumps(items), until) if items else set()
         for number, (key, after) in enumerate(waiting):

@@ -40,6 +40,7 @@ def timer(
     user: str = "",
     wheels: str | Path | None = None,
     ping: str | SecretStr | None = None,
+    notify: bool = False,
     allow: Sequence[str] | str = (),
     settings: BaseModel | None = None,
 ) -> Generator[FunctionCommand, None, None]:
@@ -65,6 +66,8 @@ def timer(
     + wheels: a directory of this machine with the wheels for the host, in mode ``host``; without it
       pip downloads them once into ``~/.cache/stackmend/wheels``, held against the lock's hashes
     + ping: the address of a dead man's switch that hears of each run of the host, in mode ``host``
+    + notify: whether those of ``report.notify`` in ``settings`` hear of each change that a run of
+      the host finds, in mode ``host``: what sends messages comes along, with their addresses
     + allow: ``daemon-reload`` lets systemd read its units again where that takes a GPU from
       running containers
     + settings: the host's own, as ``stackmend.spec.check`` gives them, in mode ``host``
@@ -104,6 +107,7 @@ def timer(
         "user": user,
         "wheels": wheels,
         "ping": ping,
+        "notify": notify,
         "allow": [allow] if isinstance(allow, str) else allow,
     }
 

@@ -70,6 +70,11 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
         own: dict[str, object] = {"directory": f"{HOME}/{self.spec.unit}/reports"}
         if self.spec.ping:
             own["ping"] = self.spec.ping
+        if self.spec.notify:
+            targets = getattr(getattr(self.settings, "report", None), "notify", ())
+            if not targets:
+                raise Problem('notify: there is nobody to notify: add "notify" to "report"')
+            own["notify"] = [*targets]
         return make_bundle(self.settings, own)
 
     @cached_property
@@ -80,7 +85,7 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
                 spec=self.spec,
                 job=controller.make_host_job(self.spec),
                 host=self.host.name,
-                generation=f"{wheels.find_program()}-{self.bundle.digest}",
+                generation=f"{wheels.find_program(self.spec.notify)}-{self.bundle.digest}",
             )
         job, problem = controller.make_fleet_job(self.host, self.spec)
         return Desired(spec=self.spec, job=job, host=self.host.name, problem=problem)
@@ -155,12 +160,12 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
 
     def _bring_now(self, action: Bring, state: HostSchedule) -> None:
         assert self.bundle is not None
-        program = f"{wheels.find_program()}-{action.tag}"
+        program = f"{wheels.find_program(self.spec.notify)}-{action.tag}"
         generation = make_generation(self.desired.generation, action.tag)
         more = {}
         known = connection.run(self.host, commands.has_program(self.spec.unit, program))
         if not known.ok:
-            found = wheels.collect(state, action.tag, self.spec.wheels)
+            found = wheels.collect(state, action.tag, self.spec.wheels, notify=self.spec.notify)
             more = {f"wheels/{name}": content for name, content in found.items()}
         trial = make_trial(self.spec, log_in(self.desired.job, state.login), state.version)
         command = commands.bring(self.spec.unit, generation, program, action.python, trial)

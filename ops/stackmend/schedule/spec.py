@@ -66,6 +66,8 @@ class TimerSpec(Frozen):
         where it is not set, pip downloads them once and holds them against their hashes.
     :param ping: the address of a dead man's switch that hears how each run of the host ended, in
         mode ``host``. It is secret.
+    :param notify: whether those of ``report.notify`` hear of the host's own runs, in mode ``host``:
+        their addresses and what sends to them are brought to the host.
     :param allow: ``daemon-reload``: systemd may read its units again where that takes a GPU from
         running containers.
 
@@ -85,13 +87,14 @@ class TimerSpec(Frozen):
     user: Annotated[str, AfterValidator(_check_user)] = ""
     wheels: LocalPath | None = None
     ping: Annotated[SecretStr, AfterValidator(check_ping)] | None = None
+    notify: bool = False
     allow: tuple[Literal["daemon-reload"], ...] = Field(default=(), max_length=5)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.every is not None and self.at:
             raise ValueError('"every" and "at" exclude each other: remove one')
-        others = {"controller": ("wheels", "ping"), "host": ("inventory", "user")}
+        others = {"controller": ("wheels", "ping", "notify"), "host": ("inventory", "user")}
         for field in others[self.mode]:
             if getattr(self, field):
                 raise ValueError(

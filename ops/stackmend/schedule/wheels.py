@@ -87,16 +87,24 @@ def _hash(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
 
 
-@lru_cache(maxsize=1)
-def read_requirements() -> str:
-    """What the program rests on, each with its version and the hashes of its files."""
-    return (files("stackmend.schedule") / "requirements.txt").read_text(encoding="utf-8")
+@lru_cache(maxsize=2)
+def read_requirements(notify: bool = False) -> str:
+    """What the program rests on, each with its version and the hashes of its files.
+
+    :param notify: whether with what sends messages.
+    """
+    names = ("requirements.txt", *(("requirements-notify.txt",) if notify else ()))
+    place = files("stackmend.schedule")
+    return "".join((place / name).read_text(encoding="utf-8") for name in names)
 
 
-@lru_cache(maxsize=1)
-def find_program() -> str:
-    """One digest over stackmend and all that it rests on."""
-    total = hashlib.sha256(read_requirements().encode())
+@lru_cache(maxsize=2)
+def find_program(notify: bool = False) -> str:
+    """One digest over stackmend and all that it rests on.
+
+    :param notify: as for :func:`read_requirements`.
+    """
+    total = hashlib.sha256(read_requirements(notify).encode())
     for path, data in _list_package():
         total.update(f"{path} {len(data)}\n".encode() + data)
     return total.hexdigest()[:16]
@@ -117,17 +125,20 @@ def find_platforms(state: HostSchedule) -> tuple[str, ...]:
     return ()
 
 
-def collect(state: HostSchedule, tag: str, directory: Path | None) -> dict[str, bytes]:
+def collect(
+    state: HostSchedule, tag: str, directory: Path | None, *, notify: bool = False
+) -> dict[str, bytes]:
     """The wheels that a host needs and what pip is to install of them, by their names.
 
     :param state: what the host has.
     :param tag: what its Python takes, such as ``cp311``.
     :param directory: where they lie on this machine; pip downloads them once without it.
+    :param notify: as for :func:`read_requirements`.
     :raises StepError: one is missing, or cannot be downloaded.
     """
     name, wheel = make_wheel()
     if directory is None:
-        directory = _download(state, tag)
+        directory = _download(state, tag, read_requirements(notify))
     found = {name: wheel}
     try:
         paths = sorted(controller_files.expand(directory).glob("*.whl"))
@@ -137,13 +148,15 @@ def collect(state: HostSchedule, tag: str, directory: Path | None) -> dict[str, 
     except (controller_files.Unreadable, OSError) as error:
         raise StepError(f"the wheels in {directory} cannot be read: {error}") from None
     if not any(each.startswith("pip-") for each in found):
+        place = files("stackmend.schedule")
+        more = f" -r {place / 'requirements-notify.txt'}" if notify else ""
         raise StepError(
             f"no wheels in {directory}: fill it with `pip download --only-binary :all: "
-            f"--require-hashes -r {files('stackmend.schedule') / 'requirements.txt'}` for the host"
+            f"--require-hashes -r {place / 'requirements.txt'}{more}` for the host"
         )
     digest = hashlib.sha256(wheel).hexdigest()
     own = f"stackmend=={name.split('-')[1]} --hash=sha256:{digest}\n"
-    found["requirements.txt"] = (read_requirements() + own).encode()
+    found["requirements.txt"] = (read_requirements(notify) + own).encode()
     return found
 
 
@@ -157,7 +170,7 @@ def find_cache(user: str = "") -> Path:
     return Path(chosen or f"~{user}/.cache").expanduser() / "stackmend/wheels"
 
 
-def _download(state: HostSchedule, tag: str) -> Path:
+def _download(state: HostSchedule, tag: str, requirements: str) -> Path:
     """The directory of this machine that has the wheels for a kind of hosts."""
     platforms = find_platforms(state)
     if not platforms:
@@ -165,17 +178,16 @@ def _download(state: HostSchedule, tag: str) -> Path:
             f"no wheels are known for {state.library or 'its C library'} on {state.machine}: name "
             'a directory of wheels as "wheels" in the stack\'s "schedule" section'
         )
-    requirements = read_requirements()
     kind = f"{tag}-{platforms[0]}-{hashlib.sha256(requirements.encode()).hexdigest()[:12]}"
     target = find_cache() / kind
     with _downloading:
         if not target.is_dir():
-            _fill(target, tag, platforms)
+            _fill(target, tag, platforms, requirements)
     return target
 
 
-def _fill(target: Path, tag: str, platforms: Sequence[str]) -> None:
-    requirements, cache = read_requirements(), target.parent
+def _fill(target: Path, tag: str, platforms: Sequence[str], requirements: str) -> None:
+    cache = target.parent
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".") as name:

@@ -22,7 +22,14 @@ from stackmend.compose.plan.link_findings import explain_wrong, find_links
 from stackmend.compose.plan.links import Links, drop_hops, list_wrong
 from stackmend.compose.plan.losses import find_losses
 from stackmend.compose.plan.order import arrange
-from stackmend.compose.plan.path import BENEATH, find_blame, find_hops, list_unknown, make_checks
+from stackmend.compose.plan.path import (
+    BENEATH,
+    find_blame,
+    find_hops,
+    list_checked,
+    list_unknown,
+    make_checks,
+)
 from stackmend.compose.plan.record import read_declaration
 from stackmend.compose.plan.requirements import refuse_unfit, refuse_unmet
 from stackmend.compose.plan.resources import (
@@ -308,12 +315,7 @@ def _list_services_on_path(draft: Draft, check_name: str) -> list[str]:
     check = next((check for check in draft.spec.checks if check.name == check_name), None)
     if check is None:
         return []
-    names = set(check.list_services(draft.services))
-    if check.source is None and check.port is not None:
-        for name, body in draft.services.items():
-            ports = (port.get("published") for port in body.get("ports") or ())
-            if str(check.port) in map(str, ports):
-                names.add(name)
+    names = list_checked(check, draft.services)
     return [name for name in _sort_services(draft) if name in names]
 
 

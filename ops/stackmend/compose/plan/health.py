@@ -56,6 +56,13 @@ def is_looping(container: Container, now: float) -> bool:
     )
 
 
+def has_failed(container: Container) -> bool:
+    """Whether it ended by itself with an error: it is down, or the engine starts it once more."""
+    return container.status == "restarting" or (
+        container.status == "exited" and container.exit_code not in (0, 143)
+    )
+
+
 def is_complete(container: Container, services: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether it did what it was started for, and ended; what serves is never done.
 

@@ -36,17 +36,20 @@ def find_unheard(
     found = []
     for change in changes:
         host, colon, port = change.old.rpartition(":")
-        # A name alone, without its port, may stand in a log for anything.
-        pattern = re.compile(
-            rf"(?<![\w.-]){re.escape(host)}(?::|\W.{{0,40}}?port\W{{0,3}}){port}(?![\w-])", re.I
-        )
         lines = [
             line
             for line in logs.get(change.service, ())
-            if colon and pattern.search(line) and _FAILED_CALL.search(line)
+            if colon and is_failed_call(line, host, port)
         ]
         found += [(change, lines[-1])] if lines else []
     return tuple(found)
+
+
+def is_failed_call(line: str, host: str, port: int | str) -> bool:
+    """Whether a line of a log reports that a call to an address failed."""
+    # A name alone, without its port, may stand in a log for anything.
+    pattern = rf"(?<![\w.-]){re.escape(host)}(?::|\W.{{0,40}}?port\W{{0,3}}){port}(?![\w-])"
+    return bool(re.search(pattern, line, re.I) and _FAILED_CALL.search(line))
 
 
 def find_links(draft: Draft, links: Links) -> None:
@@ -62,7 +65,7 @@ def find_links(draft: Draft, links: Links) -> None:
             if result is not None and equal[result.name][0] is judgement:
                 _find_unproven(draft, equal[result.name], result)
         elif judgement.status == "ambiguous":
-            evidence = [describe(judgement), *judgement.readings, *_quote(result, judgement)]
+            evidence = [describe(judgement), *judgement.readings, *quote(result, judgement)]
             draft.find(
                 judgement.subject,
                 "link",
@@ -74,7 +77,7 @@ def find_links(draft: Draft, links: Links) -> None:
         elif result is not None and result.ok:
             cause = f"it answers, so it is left alone, although {judgement.cause}"
             draft.find(
-                judgement.subject, "link", cause, blocks=False, evidence=_quote(result, judgement)
+                judgement.subject, "link", cause, blocks=False, evidence=quote(result, judgement)
             )
         else:
             _find_wrong(draft, judgement, links)
@@ -176,7 +179,7 @@ def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
         judgement.subject,
         "link",
         judgement.cause,
-        evidence=[*evidence, *_quote(result, judgement)],
+        evidence=[*evidence, *quote(result, judgement)],
         remedy=remedy,
         blocks=links.is_broken(judgement),
     )
@@ -184,7 +187,8 @@ def _find_wrong(draft: Draft, judgement: Judgement, links: Links) -> None:
 
 def _find_running(draft: Draft, judgement: Judgement, links: Links) -> None:
     """Note what a container has otherwise than its declaration, where this run leaves it so."""
-    if judgement.address.place.service in draft.steps or links.get_outcome(judgement) == "passed":
+    recreated = judgement.address.place.service in draft.steps
+    if judgement.status == "right" or recreated or links.get_outcome(judgement) == "passed":
         return
     draft.find(
         judgement.subject,
@@ -193,7 +197,7 @@ def _find_running(draft: Draft, judgement: Judgement, links: Links) -> None:
         evidence=[
             describe(judgement),
             *judgement.readings,
-            *_quote(links.get_result(judgement), judgement),
+            *quote(links.get_result(judgement), judgement),
         ],
         remedy=judgement.remedy,
         blocks=False,
@@ -261,7 +265,7 @@ def _name_link(result: CheckResult, judgements: Iterable[Judgement]) -> str:
     return _HOLDER.sub(lambda _: f" ({', '.join(names)})", result.name)
 
 
-def _quote(result: CheckResult | None, judgement: Judgement) -> list[str]:
+def quote(result: CheckResult | None, judgement: Judgement) -> list[str]:
     """What asking for an address found, as of the variable that holds it."""
     if result is None:
         return []

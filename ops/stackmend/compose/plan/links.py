@@ -25,7 +25,7 @@ from stackmend.addresses.state import (
 )
 from stackmend.checks.state import CheckResult
 from stackmend.compose.plan.declaration import count_replicas
-from stackmend.compose.plan.health import is_complete
+from stackmend.compose.plan.health import has_failed, is_complete
 from stackmend.compose.plan.link_checks import name_check
 from stackmend.compose.plan.path import Hop
 from stackmend.compose.spec import ComposeSpec
@@ -35,7 +35,7 @@ from stackmend.frozen import Frozen
 #: What listens: pairs of an address and a port, by a container's id or for the host.
 Listeners = Mapping[str, Sequence[tuple[str, int]]]
 #: Why an address is wrong although what it names may answer a call.
-_BEYOND_CALLS = ("proxy", "form", "swapped", "shared-alias")
+BEYOND_CALLS = ("proxy", "form", "swapped", "shared-alias")
 #: Why an address is wrong as long as the one it names is as it is now.
 OF_A_MOMENT = ("not-up", "not-listening", "loopback-only")
 #: A name that a network of Docker's may have; others are asked for on the Internet.
@@ -98,7 +98,7 @@ class Links(Frozen):
     def get_link(self, judgement: Judgement) -> Link | None:
         """How an address was asked for; ``None`` where nobody does."""
         if judgement.status == "wrong" and (
-            judgement.reason in _BEYOND_CALLS or judgement.address in self.covered
+            judgement.reason in BEYOND_CALLS or judgement.address in self.covered
         ):
             return None
         address = judgement.address
@@ -261,7 +261,7 @@ def _list_calls(judgements: Sequence[Judgement]) -> tuple[Link, ...]:
         for judgement in judgements
         if judgement.address.port
         and (
-            (judgement.status == "wrong" and judgement.reason not in _BEYOND_CALLS)
+            (judgement.status == "wrong" and judgement.reason not in BEYOND_CALLS)
             or (judgement.address.host in GATEWAYS and judgement.address.side == "server")
         )
     )
@@ -328,10 +328,14 @@ def _describe_running(
 def describe_others(state: StackState) -> Running:
     """What is known of a host's containers without asking them: others', and environments."""
     environments: dict[str, dict[str, Mapping[str, str]]] = {}
+    down = set()
     for container in state.containers:
-        if container.running and container.service and not container.oneoff:
+        # One that fails may do so because of what it has.
+        counts = container.running or has_failed(container)
+        if counts and container.service and not container.oneoff:
             environment = container.shape.get("environment") or {}
             environments.setdefault(container.service, {})[container.name] = environment
+            down |= set() if container.running else {container.name}
     return Running(
         joined=frozenset(
             network
@@ -340,6 +344,7 @@ def describe_others(state: StackState) -> Running:
         ),
         elsewhere=frozenset(name.lower() for name in state.elsewhere),
         environments=environments,
+        down=frozenset(down),
     )
 
 

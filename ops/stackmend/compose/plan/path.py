@@ -46,6 +46,20 @@ BENEATH: dict[str, str] = {
 }
 
 
+def list_checked(check: Check, services: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The services that a check passes through.
+
+    :param services: the declared services of its project.
+    """
+    names = set(check.list_services(services))
+    if check.source is None and check.port is not None:
+        for name, body in services.items():
+            ports = (port.get("published") for port in body.get("ports") or ())
+            if str(check.port) in map(str, ports):
+                names.add(name)
+    return names
+
+
 class Hop(Frozen):
     """One call of a service to another.
 

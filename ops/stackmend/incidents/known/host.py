@@ -75,6 +75,18 @@ ENGINE_DOWN = Incident(
         "model-reloading",
         "packet-filter-lost",
     ),
+    everywhere=frozenset(
+        {
+            "service-down",
+            "service-unreachable",
+            "unhealthy",
+            "restart-loop",
+            "model-missing",
+            "worker-unaccelerated",
+            "model-reloading",
+            "packet-filter-lost",
+        }
+    ),
     remedy="start the engine, and read in its journal why it stopped: journalctl -u docker",
     inventory='"engine": {} starts it; "engine": {"allow": ["restart"]} restarts one that hangs',
     proof="engine.installed has an answer from it",
@@ -126,6 +138,8 @@ DISK_FULL = Incident(
         "service-unreachable",
         "probe-cannot-run",
     ),
+    outward=frozenset({"service-unreachable"}),
+    everywhere=frozenset({"engine-down"}),
     remedy="free space: `df -h` shows where, `docker system df` what Docker holds",
     inventory='"models": {"prune": True} removes models that stackmend pulled and nobody wants; '
     '"minimum_free" sets what must stay free',
@@ -192,6 +206,7 @@ OOM_KILLED = _OomKilled(
         "model-reloading",
     ),
     confined=frozenset({"restart-loop", "service-down", "unhealthy"}),
+    outward=frozenset({"service-unreachable"}),
     remedy="raise the service's memory limit, or have it need less: a smaller model, a smaller "
     "context, fewer requests at a time",
     inventory='"env": {"OLLAMA_MEMORY": "8g"}, or mem_limit in the compose file',
@@ -341,6 +356,7 @@ PACKET_FILTER_LOST = Incident(
         ),
     ),
     explains=("network-outside", "service-unreachable", "unhealthy"),
+    everywhere=frozenset({"network-outside", "service-unreachable"}),
     remedy="restart the engine, which makes its rules again: systemctl restart docker",
     inventory='"engine": {"allow": ["restart"]}',
     proof="engine.installed finds a rule for each network and published port",

@@ -208,6 +208,8 @@ SERVICE_UNREACHABLE = Incident(
     faults=frozenset({"refused"}),
     states=(
         StatePattern(operation="compose.stack", kinds=frozenset({"link", "check"})),
+        # It fails no run, as a run would recreate what has it.
+        StatePattern(operation="compose.stack", kinds=frozenset({"address"}), notes=True),
         StatePattern(
             operation="compose.stack",
             kinds=frozenset({"drift"}),
@@ -288,6 +290,7 @@ PORT_TAKEN = Incident(
     ),
     explains=("service-down", "service-unreachable", "restart-loop"),
     confined=frozenset({"service-down", "restart-loop"}),
+    outward=frozenset({"service-unreachable"}),
     remedy="stop what holds the port, or give the stack another one",
     inventory='"ports": {"on_conflict": "stop", "allow": ["unit:NAME.service"]}',
     proof="ports.free finds each port bound by the stack or free",
