@@ -40,6 +40,7 @@ def timer(
     user: str = "",
     wheels: str | Path | None = None,
     ping: str | SecretStr | None = None,
+    full_every: str | float | None = None,
     allow: Sequence[str] | str = (),
     settings: BaseModel | None = None,
 ) -> Generator[FunctionCommand, None, None]:
@@ -65,6 +66,9 @@ def timer(
     + wheels: a directory of this machine with the wheels for the host, in mode ``host``; without it
       pip downloads them once into ``~/.cache/stackmend/wheels``, held against the lock's hashes
     + ping: the address of a dead man's switch that hears of each run of the host, in mode ``host``
+    + full_every: the time, such as ``"30min"``, after which a run is a full one again, in mode
+      ``host``; until then those are skipped of which the host shows that nothing has happened since
+      one that found nothing to do. Without it each run is a full one
     + allow: ``daemon-reload`` lets systemd read its units again where that takes a GPU from
       running containers
     + settings: the host's own, as ``stackmend.spec.check`` gives them, in mode ``host``
@@ -104,6 +108,7 @@ def timer(
         "user": user,
         "wheels": wheels,
         "ping": ping,
+        "full_every": full_every,
         "allow": [allow] if isinstance(allow, str) else allow,
     }
 
