@@ -387,6 +387,79 @@ def test_a_timer_as_it_was_set_begins_runs_by_itself(keeping: Shop) -> None:
     host.sh(f"systemctl stop {UNIT}.timer")
 
 
+def kill_a_container(shop: Shop) -> None:
+    shop.host.docker("kill", shop.id("side"))
+
+
+def change_a_file(shop: Shop) -> None:
+    shop.host.sh(f"echo changed >{shop.home}/conf/web.conf")
+
+
+def restart_the_engine(shop: Shop) -> None:
+    shop.host.sh("systemctl reset-failed docker.service docker.socket; systemctl restart docker")
+
+
+#: Each with what the run says that comes about for it.
+NOTICED = {
+    # What the engine has of this second comes with the next.
+    kill_a_container: ("something happened on the engine", "a container, a network or a volume"),
+    change_a_file: ("a file that a run reads has changed",),
+    restart_the_engine: ("a file that a run reads has changed",),
+}
+
+
+def start_and_count(host: LabHost) -> tuple[int, str]:
+    """One start of the service: how many runs came about, and what the journal has of it."""
+    # Before its first run a host has no records.
+    count = f"ls {HOME}/reports 2>/dev/null | grep -c '^2' || true"
+    before = int(host.sh(count))
+    read = f"journalctl -q --no-pager -o cat -t {UNIT} --cursor-file=/tmp/cursor"
+    host.sh(f"{read} >/dev/null")
+    start(host)
+    return int(host.sh(count)) - before, host.sh(read, check=False)
+
+
+def start_until_skipped(host: LabHost) -> None:
+    """A run that changes something is followed by one that finds nothing to do, and remembers."""
+    for _ in range(4):
+        runs, said = start_and_count(host)
+        if not runs:
+            return
+    raise AssertionError(said)
+
+
+@pytest.mark.slow
+def test_runs_for_which_nothing_has_happened_are_skipped(keeping: Shop) -> None:
+    host = keeping.host
+    before = keeping.settings["schedule"]
+    far = {"at": "*-01-01 00:00", "full_every": "30min"}
+    keeping.settings["schedule"] = {"mode": "host", **far}
+    done = keeping.run("-y")
+    assert done.rc == 0, done.out
+    assert host.sh(f"systemd-analyze verify {UNIT}.service {UNIT}.timer 2>&1") == ""
+    for make, reasons in NOTICED.items():
+        start_until_skipped(host)
+        with keeping.watching() as seen:
+            runs, said = start_and_count(host)
+        assert (runs, said) == (0, ""), said
+        assert seen.quiet, seen.events
+        assert host.sh(f"systemctl show -p Result --value {UNIT}.service") == "exec-condition"
+        make(keeping)
+        runs, said = start_and_count(host)
+        assert runs == 1, said
+        assert any(f"a full run: {reason}" in said for reason in reasons), said
+        keeping.assert_well()
+    again = keeping.run("-y")
+    assert "No changes" in again.out, again.out
+    assert "last run failed" not in again.out
+    keeping.settings["schedule"] = before
+    done = keeping.run("-y")
+    assert done.rc == 0, done.out
+    assert "ExecCondition" not in host.sh(f"systemctl cat {UNIT}.service")
+    assert start_and_count(host)[0] == 1
+    host.sh("rm -f /tmp/cursor")
+
+
 def test_a_run_that_is_stopped_cuts_no_step_off(keeping: Shop) -> None:
     host = keeping.host
     host.sh(f"systemctl stop {UNIT}.timer; systemctl reset-failed {UNIT}.service", check=False)

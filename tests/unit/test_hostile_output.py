@@ -164,6 +164,7 @@ NOT_PARSED = {
     "it prints certificates, which the reader takes or leaves as a whole": "models/trust",
     "it prints paths, of which those count that it was asked for": "worker/move/absent",
     "it prints the bytes of a blob, whose digest decides": "models/give",
+    "it runs on the host by itself, and one word alone decides": "schedule/unchanged",
     "it prints one number": "models/relayed worker/move/missing",
     "it prints a digest, whose file the server reads": "worker/move/copy",
     "it prints the kernel's numbers, behind ids of ours": (

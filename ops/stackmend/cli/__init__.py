@@ -143,11 +143,11 @@ def _run(
     from stackmend.cli.output import JSONOutput, Output
     from stackmend.cli.runs import run_deploy
 
-    kind = JSONOutput if as_json else Output
-    return run_deploy(
+    output = (JSONOutput if as_json else Output)(verbose=verbosity > 0)
+    status = run_deploy(
         name,
         inventory,
-        kind(verbose=verbosity > 0),
+        output,
         dry=dry,
         detailed=detailed,
         limit=limit,
@@ -156,6 +156,11 @@ def _run(
         record=record,
         data=data,
     )
+    if name == "reconcile" and not dry:
+        from stackmend.schedule import unchanged
+
+        unchanged.keep(output.record if status == 0 else None)
+    return status
 
 
 for _name, _text in DEPLOYS.items():

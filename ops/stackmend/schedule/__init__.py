@@ -41,6 +41,7 @@ def timer(
     wheels: str | Path | None = None,
     ping: str | SecretStr | None = None,
     notify: bool = False,
+    full_every: str | float | None = None,
     allow: Sequence[str] | str = (),
     settings: BaseModel | None = None,
 ) -> Generator[FunctionCommand, None, None]:
@@ -68,6 +69,9 @@ def timer(
     + ping: the address of a dead man's switch that hears of each run of the host, in mode ``host``
     + notify: whether those of ``report.notify`` in ``settings`` hear of each change that a run of
       the host finds, in mode ``host``: what sends messages comes along, with their addresses
+    + full_every: the time, such as ``"30min"``, after which a run is a full one again, in mode
+      ``host``; until then those are skipped of which the host shows that nothing has happened since
+      one that found nothing to do. Without it each run is a full one
     + allow: ``daemon-reload`` lets systemd read its units again where that takes a GPU from
       running containers
     + settings: the host's own, as ``stackmend.spec.check`` gives them, in mode ``host``
@@ -108,6 +112,7 @@ def timer(
         "wheels": wheels,
         "ping": ping,
         "notify": notify,
+        "full_every": full_every,
         "allow": [allow] if isinstance(allow, str) else allow,
     }
 

@@ -65,6 +65,7 @@ def make_host_job(spec: TimerSpec) -> Job:
         command=(f"{current}/venv/bin/stackmend", "reconcile", f"{current}/inventory.py"),
         directory="/",
         lock=f"{HOME}/{spec.unit}/lock",
+        unchanged=f"{current}/unchanged.sh" if spec.full_every else "",
     )
 
 

@@ -148,7 +148,8 @@ def _parse_units(lines: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]
 
 def _describe_failure(service: Mapping[str, str]) -> str:
     result = service.get("Result", "")
-    if result in ("", "success"):
+    # The last is one that there was nothing to run for.
+    if result in ("", "success", "exec-condition"):
         return ""
     return f"{result[:40]}, exit code {service.get('ExecMainStatus', '')[:5]}"
 

@@ -15,7 +15,7 @@ from stackmend.problems import Problem
 from stackmend.reconcile import Observation, Reconciler, observe_unreadable
 from stackmend.restraint import rules as restraint
 from stackmend.restraint.state import Memory
-from stackmend.schedule import commands, controller, wheels
+from stackmend.schedule import commands, controller, unchanged, wheels
 from stackmend.schedule.bundle import Bundle, make_bundle
 from stackmend.schedule.calendar import format_calendar
 from stackmend.schedule.facts import HOME, Schedule
@@ -75,7 +75,10 @@ class ScheduleReconciler(Reconciler[HostSchedule, Action]):
             if not targets:
                 raise Problem('notify: there is nobody to notify: add "notify" to "report"')
             own["notify"] = [*targets]
-        return make_bundle(self.settings, own)
+        bundle = make_bundle(self.settings, own)
+        for path, content in unchanged.make_files(self.spec, self.settings):
+            bundle.files[f"fleet/{path}"] = (0o600, content)
+        return bundle
 
     @cached_property
     def desired(self) -> Desired:

@@ -16,6 +16,9 @@ EVERY = 300.0
 #: Seconds of the random delay at most, where the settings say nothing.
 DELAY = 300.0
 
+#: Seconds between two full runs, where those between them may be skipped.
+LEAST_FULL, MOST_FULL = 120, 86400
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 #: The rooms: units of theirs have such names, as the one that takes the resolver back.
@@ -68,6 +71,9 @@ class TimerSpec(Frozen):
         mode ``host``. It is secret.
     :param notify: whether those of ``report.notify`` hear of the host's own runs, in mode ``host``:
         their addresses and what sends to them are brought to the host.
+    :param full_every: in mode ``host``, the time such as ``"30min"`` within which a run is skipped
+        where the host shows that nothing has happened to it since one that found nothing to do,
+        see ``docs/schedule.md``; by default each run is a full one.
     :param allow: ``daemon-reload``: systemd may read its units again where that takes a GPU from
         running containers.
 
@@ -88,19 +94,28 @@ class TimerSpec(Frozen):
     wheels: LocalPath | None = None
     ping: Annotated[SecretStr, AfterValidator(check_ping)] | None = None
     notify: bool = False
+    full_every: Annotated[PositiveSeconds, Field(ge=LEAST_FULL, le=MOST_FULL)] | None = None
     allow: tuple[Literal["daemon-reload"], ...] = Field(default=(), max_length=5)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.every is not None and self.at:
             raise ValueError('"every" and "at" exclude each other: remove one')
-        others = {"controller": ("wheels", "ping", "notify"), "host": ("inventory", "user")}
+        others = {
+            "controller": ("wheels", "ping", "notify", "full_every"),
+            "host": ("inventory", "user"),
+        }
         for field in others[self.mode]:
             if getattr(self, field):
                 raise ValueError(
                     f'"{field}" means nothing in mode {self.mode}: remove it, or set "mode": '
                     f'"{"host" if self.mode == "controller" else "controller"}"'
                 )
+        if self.full_every and self.interval and self.full_every <= self.interval:
+            raise ValueError(
+                '"full_every" must be longer than "every": raise it, or remove it so that each run '
+                "is a full one"
+            )
         return self
 
     @property

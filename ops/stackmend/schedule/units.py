@@ -21,6 +21,12 @@ FIXED_DELAY = 247
 #: The version of systemd that takes all of a unit's settings from `systemd-run`, too.
 TRANSIENT = 247
 
+#: The version of systemd from which a command of a service says whether it is needed.
+CONDITION = 243
+
+#: Seconds that this command has; where it does not end in time, the run is needed.
+CONDITION_LIMIT = 60
+
 #: Seconds that a run has in which a host proves what it was brought.
 TRIAL = 330
 
@@ -94,6 +100,8 @@ class Job(Frozen):
     :param environment: variables that it has, with their values.
     :param confined: whether it changes nothing of the machine that it runs on.
     :param private_tmp: whether it needs nothing of /tmp and /var/tmp, where it is confined.
+    :param unchanged: the script that prints ``unchanged`` where there is nothing to run it for;
+        empty where it is always run.
     :param purpose: what it does, in a line.
     """
 
@@ -105,6 +113,7 @@ class Job(Frozen):
     environment: Mapping[str, str] = {}
     confined: bool = False
     private_tmp: bool = True
+    unchanged: str = ""
     purpose: str = "stackmend keeps this host as its settings say"
 
 
@@ -128,12 +137,12 @@ def make_units(spec: TimerSpec, job: Job, version: int) -> dict[str, str]:
     :param version: systemd's.
     """
     return {
-        f"{UNITS}/{spec.unit}.service": "\n".join(_list_service(spec, job)) + "\n",
+        f"{UNITS}/{spec.unit}.service": "\n".join(_list_service(spec, job, version)) + "\n",
         f"{UNITS}/{spec.unit}.timer": "\n".join(_list_timer(spec, job, version)) + "\n",
     }
 
 
-def _list_service(spec: TimerSpec, job: Job) -> Iterator[str]:
+def _list_service(spec: TimerSpec, job: Job, version: int) -> Iterator[str]:
     yield MADE
     yield "[Unit]"
     yield f"Description={_escape(job.purpose)}"
@@ -143,16 +152,19 @@ def _list_service(spec: TimerSpec, job: Job) -> Iterator[str]:
     yield ""
     yield "[Service]"
     yield "Type=oneshot"
+    # By env, which SELinux lets systemd start, and which may start what lies below /var or /home.
+    program = () if "=" in job.command[0] else ("/usr/bin/env",)
+    words = (*program, *job.command)
+    if job.unchanged and version >= CONDITION:
+        yield f"ExecCondition=/bin/sh -c {_quote(f'! {_test(job)}').replace('$', '$$')}"
+    elif job.unchanged:
+        words = ("/bin/sh", "-c", f'{_test(job)} || exec "$@"', "sh", *words)
     if not job.confined:
         yield f"ExecStartPre=-/bin/sh -c {_quote(_AWAIT_ENGINE).replace('$', '$$')}"
     if job.user != "root":
         yield f"User={job.user}"
     yield f"WorkingDirectory={_escape(job.directory)}"
-    # By env, which SELinux lets systemd start, and which may start what lies below /var or /home.
-    program = () if "=" in job.command[0] else ("/usr/bin/env",)
-    yield "ExecStart=" + " ".join(
-        _quote(word).replace("$", "$$") for word in (*program, *job.command)
-    )
+    yield "ExecStart=" + " ".join(_quote(word).replace("$", "$$") for word in words)
     variables = {**_list_variables(spec, job), **({CONFINED: "1"} if job.confined else {})}
     yield "Environment=" + " ".join(_quote(f"{key}={value}") for key, value in variables.items())
     yield f"SuccessExitStatus={BUSY}"
@@ -175,6 +187,12 @@ def _list_service(spec: TimerSpec, job: Job) -> Iterator[str]:
             yield "ReadWritePaths=" + " ".join(_quote(f"-{path}") for path in job.writable)
     else:
         yield _MILD
+
+
+def _test(job: Job) -> str:
+    """What succeeds only where there is nothing to run a job for: whatever fails has it run."""
+    script = f"timeout {CONDITION_LIMIT} /bin/sh {shlex.quote(job.unchanged)}"
+    return f'[ "$({script})" = unchanged ]'
 
 
 def _list_variables(spec: TimerSpec, job: Job) -> dict[str, str]:
@@ -240,9 +258,12 @@ def make_table(
     words = [*settings, *_limit(spec, tools), *job.command]
     lock = shlex.quote(job.lock)
     busy = "{ echo 'the run before is still at work'; exit; }"
+    program = f"{shlex.join(words)} 9>&-"
+    if job.unchanged:
+        program = f"{_test(job)} || {program}"
     command = (
         f"cd {shlex.quote(job.directory)} && (umask 077; : >>{lock}) && "
-        f"{{ flock -n 9 || {busy}; {shlex.join(words)} 9>&-; }} 9>>{lock} {output}"
+        f"{{ flock -n 9 || {busy}; {program}; }} 9>>{lock} {output}"
     )
     if delay := find_place(host, spec.delay):
         command = f"sleep {delay}; {command}"
