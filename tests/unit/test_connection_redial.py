@@ -19,7 +19,7 @@ from pyinfra.connectors.sshuserclient.client import get_host_keys
 from pyinfra.context import ctx_state
 
 from stackmend.connection import redial
-from stackmend.connection.link import BrokenOff, quicken
+from stackmend.connection.link import IDLE, BrokenOff, quicken
 
 KEYS = paramiko.ECDSAKey.generate(), paramiko.ECDSAKey.generate()
 
@@ -131,6 +131,12 @@ def connect(
         try:
             host.connect(raise_exceptions=True)
             assert host.connected
+            # While it is idle it is rarely woken, and its end is noticed at once all the same.
+            transport = host.connector.client.get_transport()  # type: ignore[attr-defined]
+            assert transport.sock.gettimeout() == IDLE
+            began = time.monotonic()
+            transport.close()
+            assert time.monotonic() - began < IDLE / 2
         finally:
             if client := getattr(host.connector, "client", None):
                 client.close()

@@ -28,6 +28,10 @@ logging.getLogger("paramiko.transport").addHandler(logging.NullHandler())
 #: Seconds after which a host that answers nothing any more counts as gone.
 DEAD_AFTER = 60
 
+#: Seconds after which an idle connection is looked after, by paramiko ten times a second: of many
+#: hosts that are waited for, that takes more processor time than all that is done with them.
+IDLE = 1.0
+
 #: What paramiko says where a connection ends before the other side has said what it speaks.
 BANNER_UNREAD = "Error reading SSH protocol banner"
 
@@ -142,13 +146,16 @@ def quicken(hosts: Iterable[Host]) -> None:
 
 
 def make_transport(sock: Any, **options: Any) -> Transport:
-    """A paramiko transport that sends small packets at once.
+    """A paramiko transport that sends small packets at once, and sleeps while it is idle.
 
     :param sock: the socket, or what stands in for one.
     :param **options: as :class:`paramiko.Transport` takes them.
     """
     _send_at_once(sock)
-    return _Transport(sock, **options)
+    transport = _Transport(sock, **options)
+    # After paramiko's own.
+    sock.settimeout(IDLE)
+    return transport
 
 
 class BrokenOff(SSHException):
