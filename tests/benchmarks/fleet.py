@@ -47,8 +47,8 @@ LINEAR, FEW, MANY = 1.25, 50, 200
 
 CONTENDERS: Mapping[str, Callable[[Path], Sample]] = {"stackmend": stackmend, "stock": stock}
 
-#: Each name is a login of its own, where sshd would let in ten at once.
-SSHD = "/etc/ssh/sshd_config.d/00-fleet.conf"
+#: Each name is a login of its own, where sshd would let in ten at once. The last file counts.
+SSHD = "/etc/ssh/sshd_config.d/zz-fleet.conf"
 
 
 @dataclass(frozen=True)
