@@ -62,6 +62,7 @@ def install() -> None:
     invocation.remember(state)
     _report_unreadable_files()
     _read_no_source_lines()
+    _read_types_once()
     read_once()
     preflight.install(validate, find_contact)
     # Last, so that it begins first: problems of settings are reported without their secrets.
@@ -103,6 +104,18 @@ def _read_no_source_lines() -> None:
 
     util.stack = partial(inspect.stack, 0)
     util.getframeinfo = partial(inspect.getframeinfo, context=0)
+
+
+def _read_types_once() -> None:
+    """Let pyinfra read the types of its own arguments once, and not for each command of each host.
+
+    That they are the same each time is half of what it takes to resolve the arguments of one.
+    """
+    from pyinfra.api import arguments
+
+    known = tuple(arguments.all_global_arguments())
+    # A list of its own for each: whoever asks may change it.
+    arguments.all_global_arguments = lambda: list(known)
 
 
 def _get_starting() -> State | None:

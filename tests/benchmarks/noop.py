@@ -61,11 +61,12 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: how long it took, and the most memory the controller held."""
+    """One run: how long it took, the most memory the controller held, and its processor time."""
 
     seconds: float
     peak_mib: float
     output: str
+    cpu: float = 0.0
 
 
 class NotANoop(Exception):
@@ -91,7 +92,7 @@ def timed(argv: Sequence[str], *, env: dict[str, str] | None = None) -> Sample:
         output = out.read().decode(errors="replace")
     if process.returncode != 0:
         raise NotANoop(f"{shlex.join(argv)}: exit {process.returncode}\n{output[-4000:]}")
-    return Sample(seconds, usage.ru_maxrss / 1024, output)
+    return Sample(seconds, usage.ru_maxrss / 1024, output, usage.ru_utime + usage.ru_stime)
 
 
 def write_inventory(

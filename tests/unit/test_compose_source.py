@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from stackmend.compose import source
 from stackmend.compose.source import File, Source, SourceError, format_dotenv, load, name_files
@@ -611,6 +612,32 @@ def test_a_run_decides_by_one_reading(root: Path, monkeypatch: pytest.MonkeyPatc
     # What the settings add is not of the files.
     assert load(spec(root, env={"A": "1"})).files[".env"].content == b'A="1"\n'
     assert ".env" not in load(spec(root)).files
+
+
+def test_hosts_that_desire_the_same_share_what_was_made_of_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no other has anything of it: its variables, a service that it names."""
+    monkeypatch.setattr(source, "_of_this_run", None)
+    read(root, web())
+    first = load(spec(root, env={"KEY": SecretStr("one")}))
+    assert load(spec(root, env={"KEY": SecretStr("one")})) is not first, "no run has begun"
+    source.read_once()
+    hosts = [load(spec(root, env={"KEY": SecretStr(key)})) for key in ("one", "two", "one")]
+    assert hosts[0] is hosts[2]
+    assert [found.files[".env"].content for found in hosts[:2]] == [b'KEY="one"\n', b'KEY="two"\n']
+    assert hosts[0].digest != hosts[1].digest
+    assert ".env" not in load(spec(root)).files
+    check = {"kind": "exec", "service": "absent", "command": ["true"]}
+    for _ in range(2):
+        with pytest.raises(SourceError, match="there is no service 'absent'"):
+            load(spec(root, checks=[check]))
+    # Few are kept: a fleet in which each host has variables of its own takes no more memory.
+    for number in range(3 * source.MOST_MADE):
+        load(spec(root, env={"N": str(number)}))
+    assert len(source._made) == source.MOST_MADE
+    source.read_once()
+    assert source._made == []
 
 
 def test_the_same_file_is_parsed_once_and_nobody_shares_its_values() -> None:

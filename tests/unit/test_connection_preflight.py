@@ -21,7 +21,11 @@ from stackmend.connection import preflight
 from tests.lab import controller
 
 CONFIG = """
+from pyinfra import config
 from stackmend.connection import preflight
+
+# The listener ends each connection, which is tried again for so long.
+config.CONNECT_TIMEOUT = 1
 
 def check(host, data):
     stack = data.get("fake", {})

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyinfra.api import FactProcessError
+from pyinfra.api.command import QuoteString
 
 from stackmend.connection import (
     make_mark,
@@ -189,3 +190,27 @@ def test_whatever_goes_wrong_is_a_fact_that_cannot_be_read(problem: Exception) -
     with pytest.raises(FactProcessError, match=r"^the probe of it cannot be read: ") as caught:
         parse_probe(parse, [], "it")
     assert len(str(caught.value)) < 600
+
+
+def test_what_hosts_are_asked_alike_is_held_once_and_their_marks_are_their_own() -> None:
+    marks = [make_mark(), make_mark()]
+    first, second = (
+        script("stackmend.compose", "probe", "/opt/ai", mark=mark, before=["images"])
+        for mark in marks
+    )
+    bodies = [
+        bit.obj
+        for command in (first, second)
+        for bit in command.bits
+        if isinstance(bit, QuoteString) and len(str(bit.obj)) > 1000
+    ]
+    assert len(bodies) == 2
+    assert bodies[0] is bodies[1]
+    assert not any(mark in str(bodies[0]) for mark in marks)
+    raw = [command.get_raw_value() for command in (first, second)]
+    assert raw[0] != raw[1]
+    assert raw[0].replace(marks[0], marks[1]) == raw[1]
+    # What it is asked with beside, and whether it writes sections, makes another.
+    other = script("stackmend.compose", "probe", "/opt/ai", mark=marks[0])
+    plain = script("stackmend.compose", "probe", "/opt/ai")
+    assert len({raw[0], other.get_raw_value(), plain.get_raw_value()}) == 3

@@ -16,7 +16,16 @@ from stackmend.checks.facts import KILLING, find_limit
 from stackmend.checks.spec import parse_checks
 from stackmend.compose import commands as compose
 from stackmend.compose import observer, reconciler, remote
-from stackmend.connection import channel, docker_api, fetching, lease, link, preamble, process
+from stackmend.connection import (
+    channel,
+    docker_api,
+    fetching,
+    lease,
+    link,
+    preamble,
+    process,
+    redial,
+)
 from stackmend.connection.first_contact.contact import Contact
 from stackmend.engine import commands as engine
 from stackmend.models import client, reading
@@ -47,6 +56,7 @@ def list_connection_limits() -> list[float]:
     ("what", "seconds"),
     [
         ("a connection, sshd's greeting", list_connection_limits()),
+        ("further attempts, five at most", [redial.LIMIT]),
         ("sshd of a machine never reached", [Contact("root").wait]),
         ("a host that answers nothing", [link.DEAD_AFTER]),
         ("the host granting a channel", [process.OPEN_TIMEOUT]),

@@ -167,7 +167,9 @@ def _assemble(
     yield from call("printf", "checks %s\\n", len(checks))
     for index, check in enumerate(checks):
         yield from call("printf", f"{index} spec %s\\n", json.dumps(check.model_dump(mode="json")))
-    yield f"{_PROBE}\n"
+    # As it is: many hosts are asked at a time, and share it.
+    yield _PROBE
+    yield "\n"
     yield from call("checks_begin", project, attempts, _format_flag(diagnose))
     yield '[ -n "$checks_dir" ] || exit 0\n'
     yield f"cat >\"$checks_dir/attempt\" <<'STACKMEND_ATTEMPT'\n{_ATTEMPT}\nSTACKMEND_ATTEMPT\n"

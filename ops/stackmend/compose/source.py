@@ -210,6 +210,12 @@ class Source:
 #: The files of each project that was read, where this process is one run.
 _of_this_run: dict[Path, dict[str, File]] | None = None
 
+#: What was made of them last, by what is desired: most hosts of a run desire the same.
+_made: list[tuple[ComposeSpec, Source]] = []
+
+#: How many of these are kept.
+MOST_MADE = 8
+
 
 def read_once() -> None:
     """From now on read each project's files once, however many hosts and steps ask for them.
@@ -218,6 +224,7 @@ def read_once() -> None:
     """
     global _of_this_run
     _of_this_run = {}
+    _made.clear()
 
 
 def name_files(paths: Collection[str], *, names_files: bool) -> tuple[str, ...]:
@@ -245,6 +252,9 @@ def load(spec: ComposeSpec) -> Source:
     root = spec.source
     if isinstance(root, GitSource):
         raise SourceError(f"source: {show(root.url)} is fetched by the host itself")
+    for known, made in _made if _of_this_run is not None else ():
+        if known == spec:
+            return made
     root_name = show(str(root))
     try:
         found = controller_files.is_there(root) and controller_files.read_status(root)
@@ -261,7 +271,11 @@ def load(spec: ComposeSpec) -> Source:
         raise SourceError(f"source: {root_name} {error}") from None
     if name not in files:
         raise SourceError(f"source: {name} is a directory; it must be the compose file")
-    return make(spec, files)
+    made = make(spec, files)
+    if _of_this_run is not None:
+        _made.append((spec, made))
+        del _made[:-MOST_MADE]
+    return made
 
 
 def read_services(source: Source) -> Mapping[str, Mapping[str, Any]]:

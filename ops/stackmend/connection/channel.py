@@ -402,6 +402,8 @@ def execute(
             _unlock(link, process, call, errors, doing)
             writer = _feed(process, call.body, close=not tethered)
             out, preamble = bytearray(), Preamble(call.marker)
+            # It may be long, and many hosts are waited for at a time.
+            del call
             while data := _read_next(process, guard, link.host.name, doing):
                 data = preamble.strip(data)
                 out += data

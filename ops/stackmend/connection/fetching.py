@@ -17,12 +17,13 @@ from inspect import getcallargs
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from pyinfra import logger
-from pyinfra.api.command import StringCommand
+from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase, ShortFactBase
 from pyinfra.api.hiddenvalue import HiddenValue
 from pyinfra.api.output import format_text
 from pyinfra.api.util import get_kwargs_str
+from typing_extensions import override
 
 from stackmend.redaction import format_safe_line
 
@@ -368,12 +369,11 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
     values: dict[Request, Any] = {}
     # One instance from command() to process(): some facts keep their arguments in it.
     askable: list[tuple[Request, FactBase[Any]]] = []
-    commands: list[tuple[str, str | None, float]] = []
-    display: list[str] = []
+    commands: list[tuple[StringCommand, str | None, float]] = []
     for request in requests:
         fact = request.fact()
         try:
-            command, redacted, required = _make_command(fact, request)
+            command, required = _make_command(fact, request)
         except Exception as error:
             values[request] = Unknown(f"{request.name}: {_format_error(error)}")
             continue
@@ -381,7 +381,6 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
         own: float = getattr(fact, "limit", PROBE_TIMEOUT)
         limit = request.settings.timeout or own
         commands.append((command, required, limit))
-        display.append(redacted)
     if not askable:
         return values
 
@@ -397,7 +396,7 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
         result = execute(
             to,
             settings,
-            _Joined(join(commands, token, hung=to.hung), "; ".join(display)),
+            _Joined(commands, token, hung=to.hung),
             timeout=timeout,
             readonly=True,
             print_input=state.print_fact_input,
@@ -427,26 +426,58 @@ def _fetch_as(to: Link, settings: Settings, requests: list[Request]) -> dict[Req
 
 
 class _Joined(StringCommand):
-    """The joined script, shown to the user as the commands it is made of."""
+    """The joined script, shown to the user as the commands it is made of.
 
-    def __init__(self, script: str, display: str) -> None:
-        super().__init__(script)
-        self._display = display
+    It is made when it is asked for: it is long, and many hosts are waited for at a time.
 
+    :param commands: as :func:`join` takes them.
+    :param token: likewise.
+    :param hung: likewise.
+    """
+
+    def __init__(
+        self, commands: Sequence[tuple[StringCommand, str | None, float]], token: str, *, hung: bool
+    ) -> None:
+        super().__init__()
+        self._commands = commands
+        self._token = token
+        self._hung = hung
+
+    @override
+    def get_raw_value(self) -> str:
+        made = [
+            (command.get_raw_value(), required, limit)
+            for command, required, limit in self._commands
+        ]
+        return join(made, self._token, hung=self._hung)
+
+    @override
     def get_masked_value(self) -> str:
-        return self._display
+        return "; ".join(command.get_masked_value() for command, _, _ in self._commands)
 
 
-def _make_command(fact: FactBase[Any], request: Request) -> tuple[str, str, str | None]:
+class _InShell(StringCommand):
+    """A command that a fact wants run by a shell of its choice, shown without that."""
+
+    def __init__(self, shell: str, command: StringCommand) -> None:
+        super().__init__(shlex.quote(shell), "-c", QuoteString(command))
+        self._command = command
+
+    @override
+    def get_masked_value(self) -> str:
+        return self._command.get_masked_value()
+
+
+def _make_command(fact: FactBase[Any], request: Request) -> tuple[StringCommand, str | None]:
     # An attribute in old facts, a method in newer ones.
     made: Any = fact.command(**request.kwargs) if callable(fact.command) else fact.command
     command = made if isinstance(made, StringCommand) else StringCommand(made)
     required = fact.requires_command(**request.kwargs)
-    raw, redacted = command.get_raw_value(), command.get_masked_value()
     if fact.shell_executable:
-        shell = shlex.quote(fact.shell_executable)
-        raw = f"{shell} -c {shlex.quote(raw)}"
-    return raw, redacted, required
+        command = _InShell(fact.shell_executable, command)
+    # One that cannot be written down fails alone.
+    command.get_raw_value()
+    return command, required
 
 
 def _understand(

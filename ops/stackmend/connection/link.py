@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from paramiko import SSHException, Transport
+from paramiko import ProxyCommand, SSHException, Transport
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 from typing_extensions import override
@@ -27,6 +27,13 @@ logging.getLogger("paramiko.transport").addHandler(logging.NullHandler())
 
 #: Seconds after which a host that answers nothing any more counts as gone.
 DEAD_AFTER = 60
+
+#: Seconds after which an idle connection is looked after, by paramiko ten times a second: of many
+#: hosts that are waited for, that takes more processor time than all that is done with them.
+IDLE = 1.0
+
+#: What paramiko says where a connection ends before the other side has said what it speaks.
+BANNER_UNREAD = "Error reading SSH protocol banner"
 
 _ACTING = ("run_shell_command", "put_file", "get_file", "rsync")
 
@@ -139,13 +146,20 @@ def quicken(hosts: Iterable[Host]) -> None:
 
 
 def make_transport(sock: Any, **options: Any) -> Transport:
-    """A paramiko transport that sends small packets at once.
+    """A paramiko transport that sends small packets at once, and sleeps while it is idle.
 
     :param sock: the socket, or what stands in for one.
     :param **options: as :class:`paramiko.Transport` takes them.
     """
     _send_at_once(sock)
-    return _Transport(sock, **options)
+    transport = _Transport(sock, **options)
+    # After paramiko's own.
+    sock.settimeout(IDLE)
+    return transport
+
+
+class BrokenOff(SSHException):
+    """The other side ended a connection before the two agreed on keys; nobody has logged in."""
 
 
 class _Transport(Transport):
@@ -154,13 +168,34 @@ class _Transport(Transport):
         self, event: threading.Event | None = None, timeout: float | None = None
     ) -> None:
         """Begin, and say why where nothing begins: paramiko returns when the time is over."""
-        super().start_client(event, timeout)
+        began = time.monotonic()
+        try:
+            super().start_client(event, timeout)
+        except (SSHException, EOFError, ConnectionError) as error:
+            # paramiko says the same where nothing came for as long as it waits.
+            if time.monotonic() - began >= self.banner_timeout:
+                raise _make_silence(self.banner_timeout) from error
+            # Its process may end for a reason of its own, a refused login among them.
+            if _is_broken_off(error) and not isinstance(self.sock, ProxyCommand):
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise BrokenOff(
+                    f"sshd ends the connection before keys are agreed on: {reason}"
+                ) from error
+            raise
         if event is None and timeout is not None and not self.initial_kex_done:
             self.close()
-            raise SSHException(
-                f"sshd accepts connections and does not answer within {timeout:g} s: see on the "
-                "host what it waits for (journalctl -u ssh), and what listens at this port"
-            )
+            raise _make_silence(timeout)
+
+
+def _is_broken_off(error: Exception) -> bool:
+    return isinstance(error, EOFError | ConnectionError) or str(error).startswith(BANNER_UNREAD)
+
+
+def _make_silence(seconds: float) -> SSHException:
+    return SSHException(
+        f"sshd accepts connections and does not answer within {seconds:g} s: see on the "
+        "host what it waits for (journalctl -u ssh), and what listens at this port"
+    )
 
 
 def _send_at_once(sock: Any) -> None:

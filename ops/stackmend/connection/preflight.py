@@ -9,6 +9,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_state
 
 from .link import quicken
+from .redial import add_attempts
 
 if TYPE_CHECKING:
     from pyinfra.api.config import Config
@@ -63,7 +64,7 @@ def install(validate: Validate, reached: Reached | None = None) -> None:
 
     pyinfra reads ``config.py`` before the inventory. A wrong inventory then ends the run with one
     message, exit code 1 and no traceback, before any host is contacted. The connections of a run
-    that goes on are made without Nagle's delays.
+    that goes on are made without Nagle's delays, and made again where they break off meanwhile.
 
     :param validate: called with each host's name and data; raises ``ValueError`` with one problem a
         line.
@@ -92,6 +93,7 @@ def install(validate: Validate, reached: Reached | None = None) -> None:
             raise CliError(str(error)) from None
         proceed(inventory, config, initial_limit)
         quicken(inventory)
+        add_attempts(inventory)
         if reached is not None:
             _arrange(inventory, reached)
 

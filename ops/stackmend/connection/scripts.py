@@ -49,13 +49,21 @@ def script(
     Example:
         >>> script("stackmend.compose", "free", "/opt/ai")
     """
-    body = "".join(read_script(__package__, part) for part in shared)
-    body += "".join(read_script(room, part) for part in (*before, name))
+    body = _join_scripts(room, (*before, name), tuple(shared), framed=mark is not None)
     feed: tuple[object, ...] = ()
     if mark is not None:
-        body = f"IFS= read -r mark || exit 70\n{read_frame()}{body}"
         feed = () if fed else ("printf", r"'%s\n'", QuoteString(mark), "|")
     return StringCommand(*feed, "sh", "-c", QuoteString(body), name, *map(QuoteString, arguments))
+
+
+@cache
+def _join_scripts(
+    room: str, names: tuple[str, ...], shared: tuple[str, ...], *, framed: bool
+) -> str:
+    """The text of scripts in their order, one for all hosts."""
+    body = "".join(read_script(__package__, part) for part in shared)
+    body += "".join(read_script(room, part) for part in names)
+    return f"IFS= read -r mark || exit 70\n{read_frame()}{body}" if framed else body
 
 
 def write_own(path: str, *, present: bool = True) -> StringCommand:

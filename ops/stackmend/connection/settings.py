@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from pyinfra.api.arguments import pop_global_arguments
@@ -86,7 +87,7 @@ def find_arguments(host: Host) -> dict[str, Any]:
     host = unwrap(host)
     if host.current_op_global_arguments:
         return dict(host.current_op_global_arguments)
-    return dict(pop_global_arguments(host.state, host, {})[0])
+    return _resolve_arguments(host, {})
 
 
 def resolve(host: Host, options: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
@@ -102,8 +103,7 @@ def resolve(host: Host, options: Mapping[str, Any]) -> tuple[Settings, dict[str,
     """
     merged: dict[str, Any] = dict(host.current_op_global_arguments or {})
     merged.update(options)
-    resolved, _ = pop_global_arguments(host.state, host, merged)
-    arguments = cast("dict[str, Any]", resolved)
+    arguments = _resolve_arguments(host, merged)
     if arguments["_su_user"]:
         raise PrivilegeError(
             host.name,
@@ -131,6 +131,24 @@ def resolve(host: Host, options: Mapping[str, Any]) -> tuple[Settings, dict[str,
         timeout=arguments["_timeout"] or None,
     )
     return settings, {key: value for key, value in options.items() if key not in arguments}
+
+
+def _resolve_arguments(host: Host, options: dict[str, Any]) -> dict[str, Any]:
+    """pyinfra's own arguments, by its own rules.
+
+    It asks a host's data for each of them, layer by layer; here it has the layers as one, which
+    for each command of each host takes a tenth of the time.
+    """
+    data = {
+        key: value
+        for key, value in host.data.dict().items()  # type: ignore[no-untyped-call]
+        if str(key).startswith("_")
+    }
+    flat = SimpleNamespace(
+        data=SimpleNamespace(**data), current_deploy_kwargs=host.current_deploy_kwargs
+    )
+    resolved, _ = pop_global_arguments(host.state, cast("Host", flat), options)
+    return cast("dict[str, Any]", resolved)
 
 
 def reveal(value: object) -> str:

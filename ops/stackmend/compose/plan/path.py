@@ -108,11 +108,14 @@ def find_hops(
 
     :param start: the services that a check passes through.
     """
+    queue = [name for name in start if name in services]
+    if not queue:
+        # Reading all addresses takes longer than most else of a plan.
+        return ()
     calls: dict[str, list[Address]] = {name: [] for name in services}
     for address in read({"services": services, "name": project}):
         calls[address.place.service].append(address)
     found: dict[Hop, None] = {}
-    queue = [name for name in start if name in services]
     reached = set(queue)
     for name in queue:
         for target, port, is_private in _list_calls(services, name, calls[name]):
