@@ -60,6 +60,13 @@ _OBSERVE = """() => {
             values: [...cell.querySelectorAll("data")].map(data => data.getAttribute("value")),
         }))),
     }));
+    const findings = [...document.querySelectorAll("#findings > ul > li")].map(item => ({
+        word: item.firstChild.textContent.trim(),
+        hosts: [...item.querySelectorAll("a")].map(link => link.textContent),
+    }));
+    const strips = [...document.querySelectorAll(".strips dd")].map(part => ({
+        bars: part.querySelectorAll("rect").length, text: part.querySelector("p").textContent,
+    }));
     // What is behind a text: the first of its ancestors that is not transparent.
     const parse = colour => colour.match(/[0-9.]+/g).map(Number);
     const behind = element => { for (let at = element; at; at = at.parentElement) {
@@ -90,7 +97,7 @@ _OBSERVE = """() => {
         tags: [...new Set([...document.querySelectorAll("*")].map(each => each.localName))],
         width: root.clientWidth, scrolled: Math.max(root.scrollWidth, document.body.scrollWidth),
         background: getComputedStyle(root).backgroundColor, text: getComputedStyle(root).color,
-        title: document.title, pictures, tables,
+        title: document.title, pictures, tables, findings, strips,
         ids: [...document.querySelectorAll("[id]")].map(element => element.id),
     };
 }"""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -13,15 +15,18 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.lab import locks
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
-from tests.lab.test_cli import COMPOSE, LOCK, Fleet, held, kill, list_running
+from tests.lab.test_cli import COMPOSE, Fleet, held, kill, list_running
 
 JOURNAL = "/var/lib/stackmend/journal.jsonl"
 BROKEN: Mapping[str, Any] = {
     "services": {"side": {**COMPOSE["services"]["side"], "command": ["false"], "restart": "no"}}
 }
 DOCKER = "$(command -v docker)"
+#: Pairs of runs at once.
+ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
@@ -52,32 +57,95 @@ def declare(text: str) -> Mapping[str, Any]:
     return {"services": dict.fromkeys(("side", "left", "right"), side)}
 
 
+#: What the host itself notes of each command that changes its project.
+NOTES = "/tmp/notes"
+
+
+@contextlib.contextmanager
+def noted(host: LabHost, sleep: float = 0) -> Iterator[None]:
+    """Each `docker` that changes something notes when it begins and ends, and who began it.
+
+    + sleep: seconds that each takes longer
+    """
+    real = host.sh("PATH=/usr/bin:/bin command -v docker")
+    host.put(
+        "/usr/local/bin/docker",
+        "#!/bin/sh\n"
+        'case " $* " in\n'
+        '  *" build "*|*" create "*|*" up "*|*" start "*|*" stop "*|*" rm "*|*" restart "*) ;;\n'
+        f'  *) exec {real} "$@" ;;\n'
+        "esac\n"
+        # One connection is one controller.
+        'caller=$(echo $SSH_CLIENT | tr " " :)\n'
+        f'echo "begin $$ $caller $*" >>{NOTES}\n'
+        f"sleep {sleep}\n"
+        f'{real} "$@"\n'
+        "status=$?\n"
+        f'echo "end $$ $caller $*" >>{NOTES}\n'
+        "exit $status\n",
+        "0755",
+    )
+    try:
+        yield
+    finally:
+        host.sh(f"rm -f /usr/local/bin/docker {NOTES}")
+
+
+def list_notes(host: LabHost) -> list[list[str]]:
+    return [line.split(None, 3) for line in host.sh(f"cat {NOTES}").splitlines()]
+
+
+def assert_one_after_the_other(notes: list[list[str]]) -> None:
+    """No command began before the one before it had ended."""
+    for begun, ended in zip(notes[::2], notes[1::2], strict=True):
+        assert (begun[0], ended[0], begun[1]) == ("begin", "end", ended[1]), notes
+
+
 def test_two_runs_never_change_a_host_at_the_same_time(fleet: Fleet) -> None:
-    """Each desires something else, so that each has all to change whichever is first."""
-    fleet.write_project(declare("one"))
+    """Each desires something else, so that each has all to change whichever is first.
+
+    Judged by what the host notes itself, in several rounds of which each begins otherwise.
+    """
     other = fleet.directory / "other"
     other.mkdir()
-    (other / "compose.yaml").write_text(yaml.safe_dump(declare("two")))
     settings = (fleet.directory / "fleet.py").read_text()
     source = str(fleet.directory / "shop")
     assert source in settings
     (fleet.directory / "other.py").write_text(settings.replace(source, str(other)))
-    known = {*fleet.directory.glob("var/reports/2*.json")}
-    written = len(read_journal(fleet.first))
-    with (
-        fleet.start("reconcile", "fleet.py", "--wait", "2min") as one,
-        fleet.start("reconcile", "other.py", "--wait", "2min") as two,
-    ):
-        ended = [one.wait(240), two.wait(240)]
-    assert [run.rc for run in ended] == [0, 0], ended
-    first, second = sorted(
-        list_times(json.loads(path.read_bytes()))
-        for path in {*fleet.directory.glob("var/reports/2*.json")} - known
-    )
-    assert min(len(first), len(second)) >= 2, "each has changed it by several steps"
-    assert max(end for _, end in first) <= min(start for start, _ in second)
-    runs = [entry["run"] for entry in read_journal(fleet.first)[written:]]
-    assert len(set(runs)) == len(list(groupby(runs))) == 2
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    pauses = random.Random(seed)
+    for number in range(ROUNDS):
+        # Both differ from what is there, whichever came last in the round before.
+        fleet.write_project(declare(f"one {number}"))
+        (other / "compose.yaml").write_text(yaml.safe_dump(declare(f"two {number}")))
+        known = {*fleet.directory.glob("var/reports/2*.json")}
+        written = len(read_journal(fleet.first))
+        with noted(fleet.first, sleep=0.2):
+            with fleet.start("reconcile", "fleet.py", "--wait", "2min") as one:
+                time.sleep(pauses.uniform(0, 2))
+                with fleet.start("reconcile", "other.py", "--wait", "2min") as two:
+                    ended = [one.wait(240), two.wait(240)]
+            notes = list_notes(fleet.first)
+        assert [run.rc for run in ended] == [0, 0], ended
+        assert len(notes) >= 4, "each has changed it"
+        assert_one_after_the_other(notes)
+        callers = [caller for _, _, caller, _ in notes]
+        assert all(caller.count(":") == 2 for caller in callers), notes
+        assert len(set(callers)) == len(list(groupby(callers))) == 2, notes
+        # What the runs say of themselves agrees with it.
+        first, second = sorted(
+            list_times(json.loads(path.read_bytes()))
+            for path in {*fleet.directory.glob("var/reports/2*.json")} - known
+        )
+        assert min(len(first), len(second)) >= 1
+        assert max(end for _, end in first) <= min(start for start, _ in second)
+        runs = [entry["run"] for entry in read_journal(fleet.first)[written:]]
+        assert len(set(runs)) == len(list(groupby(runs))) == 2
+    # The other services are nobody's but this test's.
+    fleet.write_project()
+    assert fleet.run("reconcile", "fleet.py").rc == 0
+    assert list_running(fleet.first) == ["shop-side-1"]
 
 
 def list_times(record: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -101,19 +169,32 @@ def test_a_run_leaves_a_host_that_another_one_changes(fleet: Fleet) -> None:
     assert list_running(fleet.first) == []
 
 
-def test_a_lock_is_free_at_once_where_its_controller_was_killed(fleet: Fleet) -> None:
+@pytest.mark.parametrize("within", ["a wait", "a step"])
+def test_a_lock_is_free_at_once_where_its_controller_was_killed(
+    fleet: Fleet, within: str, record_property: Callable[[str, object], None]
+) -> None:
+    host = fleet.first
     fleet.write(first={"stability": 60})
-    kill(fleet.first)
-    with fleet.start("reconcile", "fleet.py") as one:
-        fleet.first.wait_for("docker ps -q | grep -q .", 60)
-        fleet.first.wait_for(f"! flock -n {LOCK} true", 20)
-        one.kill()
-        fleet.first.wait_for(f"flock -n {LOCK} true", 20)
-    fleet.write()
-    kill(fleet.first)
-    done = fleet.run("reconcile", "fleet.py")
-    assert done.rc == 0, done.out
-    assert list_running(fleet.first) == ["shop-side-1"]
+    kill(host)
+    with fleet.start("reconcile", "fleet.py") as one, contextlib.ExitStack() as step:
+        if within == "a step":
+            step.enter_context(noted(host, sleep=8))
+            host.wait_for(f"grep -q begin {NOTES}", 60)
+        else:
+            host.wait_for("docker ps --format '{{.Names}}' | grep -qx shop-side-1", 60)
+        record_property("seconds", locks.assert_free_at_once(host, one.kill))
+        if within == "a step":
+            # The step itself goes on, and who comes next waits for its end.
+            assert list_notes(host)[-1][0] == "begin"
+            host.sh("sed -i 's/^sleep .*/:/' /usr/local/bin/docker")
+        fleet.write()
+        if within == "a wait":
+            kill(host)
+        done = fleet.run("reconcile", "fleet.py")
+        assert done.rc == 0, done.out
+        if within == "a step":
+            assert_one_after_the_other(list_notes(host))
+    assert list_running(host) == ["shop-side-1"]
 
 
 def test_nothing_to_do_takes_no_lock(fleet: Fleet) -> None:

@@ -6,10 +6,11 @@ import json
 import pprint
 import random
 import shlex
+from collections.abc import Callable
 
 import pytest
 
-from tests.lab import soak
+from tests.lab import locks, soak
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
 from tests.lab.stacks import Shop
@@ -47,6 +48,12 @@ case " $* " in
 esac
 exec /usr/bin/docker "$@"
 """
+
+
+#: What names the main process alone to `systemctl kill`, which is called otherwise before 252.
+KILL_MAIN = (
+    "systemctl --help | grep -q -e --kill-whom && echo --kill-whom=main || echo --kill-who=main"
+)
 
 
 def start(host: LabHost, unit: str = UNIT) -> None:
@@ -478,6 +485,28 @@ def test_a_run_that_is_stopped_cuts_no_step_off(keeping: Shop) -> None:
     finally:
         host.sh("rm -f /usr/local/bin/docker /tmp/begun /tmp/ended")
     start(host)
+    keeping.assert_well()
+
+
+def test_a_run_that_is_killed_in_a_step_frees_its_lock_at_once(
+    keeping: Shop, record_property: Callable[[str, object], None]
+) -> None:
+    """What holds the lock is a process that systemd spares, and so is the command of the step."""
+    host = keeping.host
+    host.put("/usr/local/bin/docker", SLOW_DOCKER, "0755")
+    host.docker("rm", "-f", keeping.container("web")["Name"][1:])
+    killed = f"systemctl kill -s KILL $({KILL_MAIN}) {UNIT}.service"
+    try:
+        host.sh(f"rm -f /tmp/begun /tmp/ended; systemctl start --no-block {UNIT}.service")
+        host.wait_for("[ -e /tmp/begun ]", 90)
+        record_property("seconds", locks.assert_free_at_once(host, lambda: host.sh(killed)))
+        assert not host.exists("/tmp/ended"), "the lock was free before the step was over"
+        # The next run waits for the step, which comes to its end.
+        host.sh(f"rm /usr/local/bin/docker; systemctl reset-failed {UNIT}.service", check=False)
+        start(host)
+        assert host.exists("/tmp/ended")
+    finally:
+        host.sh("rm -f /usr/local/bin/docker /tmp/begun /tmp/ended")
     keeping.assert_well()
 
 

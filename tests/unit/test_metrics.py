@@ -1,4 +1,4 @@
-"""The metrics of runs, read by Prometheus' own client library."""
+"""The metrics of runs, read by Prometheus' own client library and by the format's description."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from stackmend.reporting.state import (
     Outcome,
     RunRecord,
 )
+from tests import exposition
 from tests.lab import controller
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +100,58 @@ def read(path: Path) -> dict[tuple[str, ...], float]:
         for sample in family.samples
     ]
     assert len(samples) == len(dict(samples)), "a series stands there once"
+    assert exposition.parse(text) == {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
     return dict(samples)
+
+
+RIGHT = '# HELP a_total It is.\n# TYPE a_total counter\na_total{host="x"} 2\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("} 2\n", "} 2", "does not end"),
+        ("} 2", "} 2 1700000000", "no finite number alone"),
+        ("} 2", "} NaN", "no finite number alone"),
+        ("} 2", "} 1e999", "no finite number"),
+        ("} 2", "}2", "no value"),
+        ('"x"}', '"x\\t"}', "wrong labels"),
+        ('"x"}', '"x",host="y"}', "a label twice"),
+        ("host", "__host", "a reserved label"),
+        ("host", "hostName", "camelCase"),
+        ("host", "ho-st", "wrong labels"),
+        ("# TYPE a_total counter\n", "", "no HELP and TYPE before it"),
+        ("# HELP a_total It is.\n", "", "no HELP and TYPE before it"),
+        ("# HELP a_total It is.\n", "# HELP a_total It is.\n" * 2, "HELP twice"),
+        ("It is.", "", "no help"),
+        ("counter", "Counter", "no type of ours"),
+        ("# HELP", "#HELP", "neither HELP nor TYPE"),
+        ("a_total{", "a-total{", "no HELP and TYPE before it"),
+        ("a_total{", "{", "no name"),
+        ("} 2\n", '} 2\na_total{host="x"} 2\n', "a series twice"),
+        ("} 2\n", "} 2\n# TYPE a_total counter\n", "after samples"),
+        ("a_total", "a", "ends with _total"),
+        ("counter", "gauge", "ends with _total"),
+        ("a_total", "a_ms_total", "ms is abbreviated"),
+        ("a_total", "a_minutes_total", "no base unit"),
+        ("a_total", "a_counter_total", "is its type"),
+    ],
+)
+def test_a_text_that_prometheus_would_not_take_is_found(old: str, new: str, words: str) -> None:
+    assert exposition.parse(RIGHT) == {("a_total", (("host", "x"),)): 2}
+    assert old in RIGHT
+    with pytest.raises(AssertionError, match=re.escape(words)):
+        exposition.parse(RIGHT.replace(old, new))
+
+
+def test_names_that_stand_apart_are_found() -> None:
+    other = RIGHT.replace("a_total", "b_total")
+    with pytest.raises(AssertionError, match="are apart"):
+        exposition.parse(RIGHT + other + 'a_total{host="y"} 2\n')
 
 
 @pytest.fixture
@@ -301,22 +353,33 @@ def test_the_dashboard_asks_for_what_there_is(file: Path) -> None:
     assert set(re.findall(r"stackmend_\w+_(?:total|seconds)", documented)) <= there
 
 
-def test_a_run_writes_them_and_one_that_cannot_fails_nothing(tmp_path: Path) -> None:
+def test_runs_write_them_and_one_that_cannot_fails_nothing(tmp_path: Path) -> None:
     (tmp_path / "config.py").write_text("from stackmend import reporting\nreporting.install()\n")
     (tmp_path / "deploy.py").write_text(
         "from pyinfra import host\nfrom pyinfra.operations import server\n"
         "server.shell(name='try', commands=[host.data.command])\n"
     )
-    (tmp_path / "hosts.py").write_text(
+    all_hosts = (
         "stack = {'engine': {}, 'report': {'metrics': 'out.prom'}}\n"
         "hosts = [('@local', {'command': 'true', 'stack': stack}),\n"
         " ('gone', {'ssh_hostname': '127.0.0.1', 'ssh_port': 1, 'command': 'true'})]\n"
     )
+    (tmp_path / "hosts.py").write_text(all_hosts)
     run = controller.run("hosts.py", "deploy.py", "-y", cwd=tmp_path, timeout=180)
     assert (tmp_path / "out.prom").exists(), run.out
     found = read(tmp_path / "out.prom")
     assert found["stackmend_host_state", "@local", "changed"] == 1, run.out
     assert found["stackmend_host_state", "gone", "unreachable"] == 1
+    # A run that is not of it keeps what is known; one whose inventory has it no more drops it.
+    run = controller.run(
+        "hosts.py", "deploy.py", "-y", "--limit", "@local", cwd=tmp_path, timeout=180
+    )
+    found = read(tmp_path / "out.prom")
+    assert found["stackmend_host_state", "gone", "unreachable"] == 1, run.out
+    (tmp_path / "hosts.py").write_text(all_hosts.partition(",\n ('gone'")[0] + "]\n")
+    run = controller.run("hosts.py", "deploy.py", "-y", cwd=tmp_path, timeout=180)
+    assert "gone" not in (tmp_path / "out.prom").read_text(), run.out
+    assert read(tmp_path / "out.prom")["stackmend_runs_total", "@local", "changed"] == 3
     (tmp_path / "out.prom").unlink()
     (tmp_path / "out.prom").mkdir()
     run = controller.run(

@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import json
 import os
 import re
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any, get_args
 
 import pytest
 
-from stackmend.reporting import page, reader
+from stackmend.reporting import fleet, page, reader
 from stackmend.reporting.state import HostRecord, Outcome, RunRecord
 from stackmend.reporting.write import save
 from stackmend.worker import pictures
@@ -325,21 +327,35 @@ def test_runs_before_a_record_are_found_beside_it(tmp_path: Path) -> None:
     assert reader.list_before(tmp_path / "nowhere" / paths[0].name, 3) == []
 
 
-def write_all(path: Path) -> None:
-    """A page whose hosts, logs, labels and benchmarks are all hostile."""
-    before = [
-        record({"a": {"outcome": "failed"}, HOSTILE[0]: {"outcome": "failed"}}, NOW - timedelta(1))
+def list_saved() -> list[RunRecord]:
+    """Runs whose hosts, logs and labels are hostile, the latest last; it left two hosts out."""
+    known = {"outcome": "converged"}
+    gone = {"outcome": "failed", "operations": [operation("gone")]}
+    return [
+        record({"converged": known, "changed": {"outcome": "failed"}}, NOW - timedelta(2)),
+        record({"converged": known, "a": gone, HOSTILE[0]: gone}, NOW - timedelta(1)),
+        make_all().model_copy(update={"left_out": (HOSTILE[2], HOSTILE[5])}),
     ]
-    results = [make_result(f"ai1 {HOSTILE[0]} \u202egnp", model=HOSTILE[1], past=3)]
-    run = make_all().model_copy(update={"left_out": (HOSTILE[2], HOSTILE[5])})
-    page.write(path, run, before, [pictures.render_fragment(results)])
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    path = tmp_path_factory.mktemp("page") / "run.html"
-    write_all(path)
-    return browser.observe(path)
+def saved(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The files of these records, beside which a page is made as ``stackmend report`` makes it."""
+    directory = tmp_path_factory.mktemp("page")
+    paths = [
+        save(run.model_dump(mode="json"), directory, run.ended, f"{number:06x}")
+        for number, run in enumerate(list_saved())
+    ]
+    results = [make_result(f"ai1 {HOSTILE[0]} \u202egnp", model=HOSTILE[1], past=3)]
+    before = reader.list_before(paths[-1], fleet.MOST_RUNS)
+    fragments = [pictures.render_fragment(results)]
+    page.write(directory / "run.html", reader.read(paths[-1]), before, fragments)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def seen(saved: list[Path]) -> list[dict[str, Any]]:
+    return browser.observe(saved[-1].with_name("run.html"))
 
 
 @pytest.mark.slow
@@ -362,16 +378,109 @@ def test_a_browser_shows_it_at_each_width_in_each_scheme(seen: list[dict[str, An
     assert backgrounds == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 29)"}
 
 
+def count_in_json(host: dict[str, Any], field: str) -> int:
+    if field == "findings" and host["diagnosis"]:
+        return len(host["diagnosis"]["findings"])
+    own = len(host["errors"]) if field == "errors" else 0
+    return own + sum(len(each[field]) for each in host["operations"])
+
+
+FIELDS = ("findings", "done", "refusals", "errors")
+
+
 @pytest.mark.slow
-def test_its_figures_in_a_browser_are_those_of_the_record(seen: list[dict[str, Any]]) -> None:
-    run = make_all()
+def test_its_figures_in_a_browser_are_those_of_the_saved_json(
+    seen: list[dict[str, Any]], saved: list[Path]
+) -> None:
+    """Each cell of the table of hosts; of a name, which may be hostile, how it begins."""
+    earlier = json.loads(saved[1].read_bytes())["hosts"]
+    hosts = json.loads(saved[-1].read_bytes())["hosts"]
+    now = "2026-01-02 03:04:05 UTC"
+    since = {"converged": "2025-12-31 03:04:05 UTC"}
+    expected = [(name, host, "in this run", since.get(name, now)) for name, host in hosts.items()]
+    unknown = "never, left out of this run"
+    gone = "1 d before, no host of this run's inventory"
+    expected += [(name, None, unknown, "") for name in sorted((HOSTILE[2], HOSTILE[5]))]
+    expected += [
+        (name, earlier[name], gone, "2026-01-01 03:04:05 UTC") for name in sorted((HOSTILE[0], "a"))
+    ]
     for view in seen:
         (table,) = [table for table in view["tables"] if table["title"] == "Hosts"]
-        for row, host in zip(table["rows"], run.hosts.values(), strict=False):
-            values = [cell["values"][0] for cell in row[2:6]]
-            fields = ("findings", "done", "refusals", "errors")
-            assert values == [count(host, field) for field in fields]
-            assert row[1]["text"].strip() == host.outcome
+        assert len(table["headings"]) == 9
+        assert len(table["rows"]) == len(expected) == len(hosts) + 4
+        for row, (name, host, known, moment) in zip(table["rows"], expected, strict=True):
+            first, outcome, *figures, last_known, so_since = row
+            end = None if name.isalpha() else 2
+            assert first["text"].strip()[:end] == name[:end]
+            assert outcome["text"].strip() == (host["outcome"] if host else "not known")
+            if host is None:
+                assert [cell["text"] for cell in figures] == [""] * 5
+            else:
+                values = [json.loads(value) for cell in figures for value in cell["values"]]
+                seconds = sum(each["seconds"] for each in host["operations"])
+                numbers = [count_in_json(host, field) for field in FIELDS]
+                assert values == [*numbers, pytest.approx(seconds, abs=0.0005)]
+                assert [json.loads(cell["text"]) for cell in figures] == values
+            assert (last_known["text"].strip(), so_since["text"].strip()) == (known, moment)
+
+
+@pytest.mark.slow
+def test_its_runs_before_in_a_browser_are_those_of_the_saved_json(
+    seen: list[dict[str, Any]], saved: list[Path]
+) -> None:
+    expected = [
+        ("2026-01-01 03:04:05 UTC", "3 hosts: 2 failed, 1 converged", saved[1]),
+        ("2025-12-31 03:04:05 UTC", "2 hosts: 1 failed, 1 converged", saved[0]),
+    ]
+    for view in seen:
+        (table,) = [table for table in view["tables"] if table["title"] == "Runs before"]
+        assert len(table["headings"]) == 8
+        assert len(table["rows"]) == len(expected)
+        for row, (ended, outcomes, path) in zip(table["rows"], expected, strict=True):
+            hosts = json.loads(path.read_bytes())["hosts"].values()
+            numbers = [str(sum(count_in_json(host, field) for host in hosts)) for field in FIELDS]
+            texts = [cell["text"].strip() for cell in row]
+            assert texts == [ended, "apply", outcomes, *numbers, "2 min"]
+            assert [value for cell in row for value in cell["values"]] == numbers
+    assert sum(int(number) for number in numbers) == 0, "the oldest run has none"
+
+
+@pytest.mark.slow
+def test_its_findings_and_history_in_a_browser_are_those_of_the_saved_json(
+    seen: list[dict[str, Any]], saved: list[Path]
+) -> None:
+    runs = [json.loads(path.read_bytes())["hosts"] for path in saved]
+    listed = set()
+    for host in runs[-1].values():
+        listed |= {("failed", each["message"]) for each in host["errors"]}
+        for each in host["diagnosis"]["findings"] if host["diagnosis"] else ():
+            if not each["explained_by"]:
+                listed.add((each["severity"], each["incident"], each["title"], *each["subjects"]))
+        for op in host["operations"]:
+            listed |= {("failed", op["name"], error["message"]) for error in op["errors"]}
+            listed |= {("refused", each["subject"], each["reason"]) for each in op["refusals"]}
+    assert {word for word, *_ in listed} == {"failed", "refused", "warning"}
+    words = Counter(f"{word}:" for word, *_ in listed)
+    histories = {
+        name: [run[name]["outcome"] for run in runs if name in run]
+        for name in (*runs[-1], *sorted((HOSTILE[2], HOSTILE[5])), *sorted((HOSTILE[0], "a")))
+    }
+    for view in seen:
+        assert Counter(each["word"] for each in view["findings"]) == words
+        assert ["unreachable"] in [each["hosts"] for each in view["findings"]]
+        assert len(view["strips"]) == len(histories)
+        for strip, (name, had) in zip(view["strips"], histories.items(), strict=True):
+            counts = {outcome: had.count(outcome) for outcome in had}
+            bars = sum(1 for _ in itertools.groupby(had))
+            assert strip["bars"] == bars, name
+            total, _, rest = strip["text"].partition(": ")
+            shown = {
+                word: int(number) for number, word in (x.split() for x in rest.split(", ") if x)
+            }
+            assert (total, shown) == (
+                f"{len(had)} run{'s' * (len(had) != 1)}" if had else "in no run shown here",
+                counts,
+            )
 
 
 @pytest.mark.slow

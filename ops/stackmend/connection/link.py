@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from paramiko import ProxyCommand, SSHException, Transport
+from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 from typing_extensions import override
@@ -126,6 +127,63 @@ class Link:
             self._meet(transport)
         # paramiko numbers the channels of a transport from zero, whoever opens them.
         return sum(vars(transport)["_channel_counter"] for transport in self._transports)
+
+
+def limit_key_errors(hosts: Iterable[Host]) -> None:
+    """Makes a private key that cannot be read fail its own host, and not the whole run.
+
+    :param hosts: the hosts; those not reached by ``@ssh`` are left alone.
+    """
+    for host in hosts:
+        connector = host.connector
+        if isinstance(connector, SSHConnector):
+            wrapped = _read_key_first(connector)
+            connector.make_paramiko_kwargs = wrapped  # type: ignore[method-assign]
+
+
+def _read_key_first(connector: SSHConnector) -> Callable[[], dict[str, Any]]:
+    make = connector.make_paramiko_kwargs
+
+    @functools.wraps(make)
+    def make_or_fail() -> dict[str, Any]:
+        try:
+            return make()
+        except EOFError:
+            key = connector.data["ssh_key"]
+            raise ConnectError(
+                f"The private key {key} has a passphrase, and there is no terminal to ask for it: "
+                "set ssh_key_password, or leave ssh_key out and add the key to ssh-agent"
+            ) from None
+        except ConnectError:
+            raise
+        except PyinfraError as error:
+            raise ConnectError(str(error)) from None
+
+    return make_or_fail
+
+
+def add_address(host: Host, reason: str) -> str:
+    """Why a host cannot be reached, with its address where the reason does not name that.
+
+    It may be what is wrong. Of a host that is not reached by ``@ssh`` the reason is left as it is.
+
+    :param host: the host.
+    :param reason: as pyinfra has it.
+
+    Example:
+        >>> add_address(host, "Could not resolve hostname (Name or service not known)")
+        'Could not resolve hostname (Name or service not known) [ops@ai1.example.com, port 2222]'
+    """
+    connector = host.connector
+    if not isinstance(connector, SSHConnector):
+        return reason
+    data = connector.data
+    address = data["ssh_hostname"] or host.name
+    if address in reason:
+        return reason
+    user = f"{data['ssh_user']}@" if data["ssh_user"] else ""
+    port = f", port {data['ssh_port']}" if data["ssh_port"] else ""
+    return f"{reason} [{user}{address}{port}]"
 
 
 def quicken(hosts: Iterable[Host]) -> None:

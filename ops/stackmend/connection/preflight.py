@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_state
 
-from .link import quicken
+from .link import limit_key_errors, quicken
 from .redial import add_attempts
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def install(validate: Validate, reached: Reached | None = None) -> None:
             raise CliError(str(error)) from None
         proceed(inventory, config, initial_limit)
         quicken(inventory)
+        limit_key_errors(inventory)
         add_attempts(inventory)
         if reached is not None:
             _arrange(inventory, reached)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 from stackmend import reporting
 from stackmend.connection import signals
+from stackmend.connection.link import add_address
 
 
 class Watch(BaseStateCallback):
@@ -23,7 +24,7 @@ class Watch(BaseStateCallback):
     def host_connect_error(state: State, host: Host, error: Any) -> None:
         """Note why a host cannot be reached."""
         if run := reporting.find_run(state):
-            run.connect_errors[host.name] = str(error)
+            run.connect_errors[host.name] = add_address(host, str(error))
             if listener := reporting.get_listener():
                 listener.on_host(host.name, "unreachable", run.measure_seconds())
 
