@@ -8,8 +8,10 @@ which programs write values:
 - escaped as in JSON, Python, Go, YAML, a ``.env`` file or a shell's ``"…"``, ``'…'`` and ``$'…'``;
 - with entities of XML and HTML;
 - in base64 and its variant for URLs, alone or within a longer text, such as ``user:password``;
-- in hex, also with colons or spaces between bytes;
-- with every character escaped, as ``%70%61``, ``\\x70\\x61`` or ``&#112;&#97;``;
+- in base64 of base64, where it has at least 8 bytes;
+- in hex and octal, also with colons or spaces between bytes;
+- with every character escaped, as ``%70%61``, ``\\x70\\x61``, ``\\160\\141`` or ``&#112;&#97;``;
+- with a NUL beside each character, as ASCII in UTF-16 has it;
 - wrapped: any of these over several lines, with an indentation, a ``\\`` or an escaped line end.
 
 Shorter than 4 characters a secret is found as it is only, where it stands as a word of its own:
@@ -72,6 +74,8 @@ _QUOTE = (
     r"""|[\\'"])"""
 )
 _BASE64 = r"[A-Za-z0-9+/_\-]"
+# What a secret still has a part in, beside what is certain of it in base64 of base64.
+_AROUND = f"{_BASE64}{{0,6}}"
 #: A name that means a secret, whatever its value.
 SECRET_NAME = re.compile(
     r"pass(word|wd|phrase)?|secret|token|api_?key|private_?key|access_?key|credential|\bauth\b|_key$",
@@ -94,7 +98,11 @@ _ESCAPED = (
     ("-", 7, re.compile(r"\b[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){7,}\b")),
     (" ", 7, re.compile(r"\b[0-9A-Fa-f]{2}(?: [0-9A-Fa-f]{2}){7,}\b")),
     (" ", 3, re.compile(r"\b[0-9A-Fa-f]{4}(?: [0-9A-Fa-f]{4}){3,}(?: [0-9A-Fa-f]{2})?\b")),
+    ("\\", 4, re.compile(r"(?:\\{1,2}[0-3][0-7]{2}){4,}")),
+    (" ", 7, re.compile(r"\b[0-3][0-7]{2}(?: [0-3][0-7]{2}){7,}\b")),
 )
+_OCTAL = re.compile(r"(?:[ \\]{0,2}[0-3][0-7]{2})+")
+_NULS = re.compile("\0+")
 _CODE = re.compile(r"(%|\\[xu]|&#[xX]|&#)([0-9A-Fa-f]+)")
 #: User and password before a host: in a URL, or as Go writes them, without a scheme. A user alone
 #: may be a token.
@@ -364,6 +372,9 @@ class _Search:
                 for core, expression in _find_base64(piece):
                     beginnings.add(core)
                     needles.append(_Needle(core, _give(expression)))
+                for core in _find_double_base64(piece):
+                    beginnings.add(core)
+                    needles.append(_Needle(core, _give(f"{_AROUND}{re.escape(core)}{_AROUND}=*")))
                 for digits in {_encode(piece).hex(), _encode(piece).hex().upper()}:
                     beginnings.add(digits)
                     needles.append(_Needle(digits, _give(re.escape(digits))))
@@ -462,6 +473,8 @@ def _list_views(text: str) -> Iterator[_View]:
                 view = _View(text, parts)
                 yield view
                 bases.append((view.text, view))
+    if "\0" in text:
+        yield _View(text, [(*match.span(), "") for match in _NULS.finditer(text)])
     for base, below in bases:
         for sign, least, pattern in _ESCAPED:
             if base.count(sign) < least:
@@ -472,6 +485,9 @@ def _list_views(text: str) -> Iterator[_View]:
 
 def _read_escaped(run: str) -> str:
     """What is written where each character is escaped; of hex digits those alone."""
+    if _OCTAL.fullmatch(run):
+        numbers = [int(digits, 8) for digits in re.findall("[0-7]{3}", run)]
+        return bytes(numbers).decode(errors="replace")
     if run[0] in "%\\&":
         codes = _CODE.findall(run)
         numbers = [int(digits, 10 if sign == "&#" else 16) for sign, digits in codes]
@@ -662,11 +678,8 @@ def _find_base64(piece: str) -> Iterator[tuple[str, str]]:
     """Yield (what is found for certain, an expression) for each place among groups of 3 bytes."""
     data = _encode(piece)
     for before in range(3):
-        text = base64.b64encode(bytes(before) + data).decode()
-        # Only what none of its neighbours has a bit of.
-        first = (0, 2, 3)[before]
         bits = (before + len(data)) * 8
-        core = text[first : bits // 6]
+        core = _encode_certainly(data, before)
         expression = "".join(
             {"+": r"(?:\\{0,9}+[+\-]|%2[bB])", "/": r"(?:\\{0,9}+[/_]|%2[fF])"}.get(
                 character, character
@@ -678,3 +691,20 @@ def _find_base64(piece: str) -> Iterator[tuple[str, str]]:
         if bits % 6:
             expression = f"{expression}{_BASE64}?(?:=|%3[dD]){{0,2}}"
         yield core, expression
+
+
+def _find_double_base64(piece: str) -> Iterator[str]:
+    """Yield what is certain of it in base64 of base64, for each place among groups of 3 bytes."""
+    data = _encode(piece)
+    if len(data) < SHORTEST_LINE:
+        return
+    for before in range(3):
+        once = _encode_certainly(data, before)
+        for again in range(3):
+            yield _encode_certainly(once.encode(), again)
+
+
+def _encode_certainly(data: bytes, before: int) -> str:
+    """What no neighbour has a bit of, where so many bytes stand before it."""
+    text = base64.b64encode(bytes(before) + data).decode()
+    return text[(0, 2, 3)[before] : (before + len(data)) * 8 // 6]

@@ -57,14 +57,29 @@ def list_encodings(secret: str) -> Iterator[tuple[str, str]]:
     yield "HEX", data.hex().upper()
     yield "hex:colons", data.hex(":")
     yield "hex with spaces", data.hex(" ")
+    yield "octal", "".join(f"\\{byte:03o}" for byte in data)
+    yield (
+        "octal where it is not ASCII",
+        "".join(chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in data),
+    )
+    # As whoever takes UTF-16 for UTF-8 has it, which has no word for what is not ASCII.
+    for order in ("le", "be") if secret.isascii() else ():
+        yield f"UTF-16 {order}", secret.encode(f"utf-16-{order}").decode().strip("\0")
+    for shift, core in _list_base64(data):
+        yield f"base64 at {shift}", core
+        yield f"base64 for URLs at {shift}", core.replace("+", "-").replace("/", "_")
+        for again, twice in _list_base64(core.encode()):
+            yield f"base64 at {again} of base64 at {shift}", twice
+    for line in secret.splitlines() if "\n" in secret else ():
+        yield "one line of it", line
+
+
+def _list_base64(data: bytes) -> Iterator[tuple[int, str]]:
+    """What is there of some bytes for certain, by how many stand before them, less whole groups."""
     for shift in range(3):
         text = base64.b64encode(b"\0" * shift + data).decode().rstrip("=")
         # The first characters belong to what stands before it, the last to what follows.
-        core = text[(0, 2, 3)[shift] : -1]
-        yield f"base64 at {shift}", core
-        yield f"base64 for URLs at {shift}", core.replace("+", "-").replace("/", "_")
-    for line in secret.splitlines() if "\n" in secret else ():
-        yield "one line of it", line
+        yield shift, text[(0, 2, 3)[shift] : -1]
 
 
 def find(text: str, secrets: dict[str, str]) -> list[str]:
@@ -79,4 +94,6 @@ def find(text: str, secrets: dict[str, str]) -> list[str]:
                 found.append(f"{name} as {notation}: …{text[max(0, at - 80) : at + 80]!r}…")
         if secret.encode().hex() in spaced:
             found.append(f"{name} as hex")
+        if "".join(f"{byte:03o}" for byte in secret.encode()) in spaced:
+            found.append(f"{name} as octal")
     return found

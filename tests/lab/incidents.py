@@ -2,7 +2,8 @@
 
 In each order they are injected on one lab host one after the other and healed together, and before
 that each alone: the doctor has to name them, ``stackmend site`` to heal them, and the run after it
-to change nothing. A line is printed of each, and 1 is the exit status where one missed.
+to change nothing. Whether one is there, and healed, the host itself says, without stackmend. A line
+is printed of each, and 1 is the exit status where one missed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import contextlib
 import random
 import secrets
+import shlex
 import shutil
 import sys
 import tempfile
@@ -21,9 +23,10 @@ from pathlib import Path
 import yaml
 
 from tests.lab import gpus
-from tests.lab.ai import Ai, list_found, standing
+from tests.lab.ai import OBSERVED, Ai, describe_changes, list_found, standing
 from tests.lab.names import DATA, FIRST, SECOND, serve, stop_serving
-from tests.lab.reference_stack import DIRECTORY
+from tests.lab.observed import HostCommandError
+from tests.lab.reference_stack import DIRECTORY, put_through
 
 #: A name that only the host's DNS server knows.
 OUTSIDE = "outside.lab.test"
@@ -90,6 +93,55 @@ INJECTIONS: dict[str, Callable[[Ai], None]] = {
 }
 
 
+_REACH_REDIS = r"""
+import os, socket, urllib.parse
+at = urllib.parse.urlsplit(os.environ["REDIS_URL"])
+with socket.create_connection((at.hostname, at.port), 5) as to:
+    to.sendall(b"PING\r\n")
+    assert to.recv(7) == b"+PONG\r\n"
+"""
+
+#: Incident → what a person would look at on the host: commands that fail while it is there, the
+#: quickest first. ``$model`` is the model that the worker asks for.
+PROOFS: Mapping[str, str] = {
+    # The engine gave the server the GPU, and it can be opened in there.
+    "worker-unaccelerated": (
+        "[ \"$(docker inspect -f '{{.HostConfig.Runtime}}' ai-ollama-1)\" = nvidia ] && "
+        "docker exec ai-ollama-1 nvidia-smi | grep '^GPU 0: '"
+    ),
+    # The worker is on the network, and redis answers it under the address that it has.
+    "service-unreachable": (
+        "docker inspect -f '{{json .NetworkSettings.Networks}}' ai-worker-1 | "
+        "grep '\"ai_default\":' && "
+        f"docker exec ai-worker-1 python3 -c {shlex.quote(_REACH_REDIS)}"
+    ),
+    # The port is the container's, nobody else has it, and the api answers on it.
+    "port-taken": (
+        "ss -Hltnp 'sport = :8000' | grep '\"docker-proxy\"' && "
+        "! ss -Hltnp 'sport = :8000' | grep -v '\"docker-proxy\"' && "
+        "docker port ai-api-1 8000/tcp | grep -x 127.0.0.1:8000 && "
+        "curl -sS -m 10 -f http://127.0.0.1:8000/healthz"
+    ),
+    # The server lists the model, and says so over the network as well.
+    "model-missing": (
+        'docker exec ai-ollama-1 ollama list | grep -F "$model " && '
+        "at=$(docker inspect -f '{{.NetworkSettings.Networks.ai_default.IPAddress}}' ai-ollama-1) "
+        '&& curl -sS -m 10 -f "http://$at:11434/api/tags" | grep -F "\\"$model\\""'
+    ),
+    # The host asks the server that answers, and reaches what only that knows.
+    "network-outside": (
+        f"[ \"$(grep ^nameserver /etc/resolv.conf)\" = 'nameserver {FIRST}' ] && "
+        f"getent ahostsv4 {OUTSIDE} && curl -sS -m 10 -f -o /dev/null http://{OUTSIDE}:9999/"
+    ),
+}
+
+
+def find_traces(ai: Ai, name: str) -> str:
+    """Look at the host for the traces of an incident; empty where there are none."""
+    done = ai.host.run(f"exec 2>&1; model={shlex.quote(ai.model)}; set -x; {PROOFS[name]}")
+    return "" if done.returncode == 0 else done.stdout.decode(errors="replace")[-2000:]
+
+
 @contextlib.contextmanager
 def runbook(ai: Ai) -> Iterator[Ai]:
     """The stack on a host with a GPU and a DNS server of its own, which all five can be done to."""
@@ -135,15 +187,24 @@ def heal(
     for name in names:
         injections[name](ai)
     injected = time.monotonic()
+    wrong = [f"not there once injected: {name}" for name in names if not find_traces(ai, name)]
     told = ai.run("doctor")
     diagnosis = ai.report()["diagnosis"]
     found = list_found(diagnosis)
     roots = [each["incident"] for each in diagnosis["findings"] if not each["explained_by"]]
     mended = ai.run("site")
     outcome = ai.report()["outcome"]
+    wrong += [
+        f"still there: {name}\n{traces}" for name in names if (traces := find_traces(ai, name))
+    ]
+    try:
+        put_through(ai.host)
+    except HostCommandError as error:
+        wrong.append(f"no task goes through: {error}")
     moment, before = ai.host.now(), ai.host.identities()
+    files = ai.host.snapshot_files(*OBSERVED)
     again = ai.run("site")
-    wrong = [f"not diagnosed: {name}" for name in names if name not in found]
+    wrong += [f"not diagnosed: {name}" for name in names if name not in found]
     if len(names) == 1 and names[0] not in roots:
         wrong.append(f"no root cause: {names[0]}; these are: {', '.join(roots)}")
     if told.rc != 1:
@@ -155,6 +216,8 @@ def heal(
     events = ai.host.events_since(moment)
     if ai.host.identities() != before or events:
         wrong.append(f"the second run touched containers: {events}")
+    if changed := describe_changes(files, ai.host.snapshot_files(*OBSERVED)):
+        wrong.append(f"the second run wrote files: {', '.join(changed)}")
     seconds = f"injected in {injected - begun:.1f} s, doctor {told.seconds:.1f} s, "
     seconds += f"site {mended.seconds:.1f} s, again {again.seconds:.1f} s"
     print(f"    {', '.join(names)}\n      {seconds}\n      found: {', '.join(found)}", flush=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.lab.hosts import LabHost
 from tests.lab.images import STACK
+from tests.lab.observed import HostCommandError
 
 DIRECTORY = "/opt/ai"
 URL = "http://127.0.0.1:8000"
@@ -27,6 +28,26 @@ VARIABLES: Mapping[str, str] = {
     "HEALTH_START_PERIOD": "0s",
 }
 """What the lab sets of compose.yaml's variables."""
+
+
+def put_through(host: LabHost, seconds: float = 60) -> float:
+    """Put a task on the queue through the api, from the host, and wait for the model's answer.
+
+    Returns the seconds that it took; raises `HostCommandError` where it is not done in time.
+    """
+    began = time.monotonic()
+    body = json.dumps({"prompt": "Are you well?"})
+    created = host.sh(
+        f"curl -fsS -m 20 -H 'Content-Type: application/json' -d '{body}' {URL}/tasks"
+    )
+    task = json.loads(created)["id"]
+    state: dict[str, Any] = {}
+    while time.monotonic() - began < seconds:
+        state = json.loads(host.sh(f"curl -fsS -m 20 {URL}/tasks/{task}"))
+        if state["state"] == "done":
+            return time.monotonic() - began
+        time.sleep(0.2)
+    raise HostCommandError(f"task {task} was not answered within {seconds:.0f} s: {state}")
 
 
 class ReferenceStack:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from stackmend import reporting
 from tests.lab import demo
@@ -25,11 +27,31 @@ NAMED = (
 #: Seconds that it may take once the lab's images are there.
 LIMIT = 300
 
+#: The share of this machine's processors that others leave to it, at least, where its time counts.
+QUIET = 0.8
 
+
+def measure_idle(seconds: float = 2.0) -> float:
+    """The share of this machine's processors that nobody uses, before anything is begun."""
+
+    def read() -> tuple[int, int]:
+        line = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
+        ticks = [int(number) for number in line.split()[1:9]]
+        return ticks[3] + ticks[4], sum(ticks)
+
+    idle, every = read()
+    time.sleep(seconds)
+    then, total = read()
+    return (then - idle) / max(1, total - every)
+
+
+# It runs when all others have ended, as it says how long it took.
+@pytest.mark.timed
 def test_demo_mends_what_it_broke_and_says_so(
     lab: Lab, record_property: Callable[[str, object], None]
 ) -> None:
-    began, load = time.monotonic(), os.getloadavg()[0]
+    idle = measure_idle()
+    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "tests.lab.demo"],
         cwd=PROJECT,
@@ -43,9 +65,8 @@ def test_demo_mends_what_it_broke_and_says_so(
     # The lab has built what it needs: for the demo this is its second run.
     seconds = time.monotonic() - began
     record_property("seconds", seconds)
-    print(f"the demo took {seconds:.0f} s; the load before it was {load:.1f}")
-    quiet = load < (os.cpu_count() or 1)
-    assert seconds < LIMIT or not quiet, f"{seconds:.0f} s on a quiet machine"
+    record_property("idle share before it", idle)
+    print(f"the demo took {seconds:.0f} s; {idle:.0%} of the machine were idle before it")
     chapters = dict(
         text.partition("\n")[::2] for text in done.stdout.split("\n== ") if text.strip()
     )
@@ -75,3 +96,7 @@ def test_demo_mends_what_it_broke_and_says_so(
     # What it leaves for a newcomer to look at: the first host that nobody holds.
     with lab_hosts.lease() as host:
         host.reset()
+    # At its end, so that all else of it was asserted where others are at work on this machine.
+    if idle < QUIET:
+        pytest.skip(f"how long it takes says nothing here: {1 - idle:.0%} of the machine are taken")
+    assert seconds < LIMIT, f"{seconds:.0f} s on a quiet machine"

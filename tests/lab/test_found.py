@@ -7,6 +7,8 @@ name all of it, as a person would meet a host with more than one trouble.
 from __future__ import annotations
 
 import contextlib
+import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,17 +73,37 @@ TROUBLED: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-#: What answers every request so.
+#: What has a large page, and answers every other request so.
 LIMITED = """
 import http.server
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(429)
-        self.send_header("Content-Length", "0")
+        page = b"x" * 100000 if self.path == "/large" else b""
+        self.send_response(200 if page else 429)
+        self.send_header("Content-Length", str(len(page)))
         self.end_headers()
+        self.wfile.write(page)
     do_HEAD = do_GET
 http.server.ThreadingHTTPServer(("0.0.0.0", 9999), Handler).serve_forever()
 """
+
+#: As where a path carries less than the network card, and says so to nobody.
+NARROW = "INPUT -p tcp --sport 9999 -m length --length 900:65535 -j DROP"
+
+#: The clock under the lab is not to be touched: what the host's probes read is. It is an hour late.
+LATE = """#!/bin/sh
+[ "$*" = +%s ] || exec /bin/date "$@"
+echo $(($(/bin/date +%s) - 3600))
+"""
+
+#: Somebody has the model leave after each answer.
+ASK = {
+    "model": "tiny",
+    "prompt": "hello",
+    "stream": False,
+    "keep_alive": 0,
+    "options": {"num_predict": 1},
+}
 
 
 @dataclass
@@ -161,8 +183,14 @@ def test_services_with_a_trouble_each(shop: Shop) -> None:
             wait_for(host, "hungry", ".State.OOMKilled", "true")
             host.wait_for("[ $(docker inspect -f '{{.RestartCount}}' shop-lost-1) -ge 4 ]", 60)
             host.wait_for("ss -ltn | grep -q :6379 && ss -ltn | grep -q :9999", 30)
+            generate = "curl -sS -f -m 20 -o /dev/null http://127.0.0.1:11434/api/generate"
+            host.wait_for(f"{generate} -d {shlex.quote(json.dumps(ASK))}", 30)
+            for _ in range(4):
+                host.sh(f"{generate} -d {shlex.quote(json.dumps(ASK))}")
+            shop.settings["worker"] = {"accelerated": {"samples": 1}}
             found = diagnose(shop)
     finally:
+        shop.settings.pop("worker", None)
         host.sh("systemctl stop limited.service")
     expected = {
         "probe-cannot-run": "curls",
@@ -173,6 +201,7 @@ def test_services_with_a_trouble_each(shop: Shop) -> None:
         "redis-exposed": "cache",
         "service-unreachable": "lost.REDIS_URL",
         "restart-loop": "lost",
+        "model-reloading": "ollama",
     }
     missed = {
         incident: subject
@@ -190,12 +219,15 @@ def test_services_with_a_trouble_each(shop: Shop) -> None:
 
 @pytest.mark.slow
 def test_troubles_of_the_engine_and_its_network(shop: Shop) -> None:
-    """Rules that somebody flushed, servers that moved under a container, and no subnet left."""
+    """Rules that somebody flushed, servers that moved under a container, and no subnet left.
+
+    And, in a reading of its own, a path that carries no large packets, and a clock that is wrong.
+    """
     host = shop.host
-    web = {"services": {"web": dict(BOX)}}
+    connectivity = dict(shop.settings["connectivity"])
     pools = ("172.16.0.0/12", "192.168.0.0/16", "10.0.0.0/8")
     servers = host.sh("cat /etc/resolv.conf")
-    with running(shop, web["services"]):
+    with running(shop, {"web": BOX}):
         host.sh("iptables -F; iptables -t nat -F")
         host.sh("printf 'nameserver 192.0.2.7\\n' >/etc/resolv.conf")
         try:
@@ -204,11 +236,25 @@ def test_troubles_of_the_engine_and_its_network(shop: Shop) -> None:
                 host.sh(f"ip route add {pool} dev docker0 metric 4000")
             shop.compose["networks"] = {"more": {}}
             shop.services["web"] |= {"networks": ["default", "more"]}
+            host.sh("systemd-run -q --collect --unit=limited python3 /opt/limited.py")
+            host.wait_for("ss -ltn | grep -q :9999", 30)
+            host.sh(f"iptables -I {NARROW}")
+            host.put("/usr/local/bin/date", LATE, mode="0755")
+            shop.settings["connectivity"] |= {
+                "endpoints": ["http://172.17.0.1:9999/large"],
+                "timeout": 3,
+            }
             used = diagnose(shop)
         finally:
+            shop.settings["connectivity"] = connectivity
+            host.sh("rm -f /usr/local/bin/date; systemctl stop limited.service", check=False)
+            host.sh(f"iptables -D {NARROW}", check=False)
             host.sh("; ".join(f"ip route del {pool} dev docker0 metric 4000" for pool in pools))
             host.put("/etc/resolv.conf", servers + "\n")
             host.sh("systemctl restart docker.service")
     assert "packet-filter-lost" in flushed.subjects, flushed.out
     assert "web" in flushed.subjects.get("stale-resolver", ()), flushed.out
-    assert "address-pools-used-up" in used.subjects, used.out
+    for incident in ("address-pools-used-up", "mtu", "clock-skew"):
+        assert incident in used.subjects, used.out
+    # None is there but for what was done.
+    assert not {"mtu", "clock-skew"} & {*flushed.subjects}, flushed.out

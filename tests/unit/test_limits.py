@@ -30,7 +30,11 @@ from stackmend.connection.first_contact.contact import Contact
 from stackmend.engine import commands as engine
 from stackmend.models import client, reading
 from stackmend.ports import commands as ports
+from stackmend.schedule import commands as schedule
+from stackmend.schedule import units, wheels
+from stackmend.schedule.spec import TimerSpec
 from stackmend.text import format_limit
+from stackmend.worker.acceleration.facts import Acceleration
 from stackmend.worker.move import reconciler as move
 from stackmend.worker.move.spec import ATTEMPTS
 
@@ -42,6 +46,16 @@ ROWS = {
 }
 
 FRAME = connection.read_frame()
+#: What a host runs to prove what it was brought.
+BRING = (Path(schedule.__file__).parent / "bring.sh").read_text(encoding="utf-8")
+
+
+def read_acceleration_limit() -> float:
+    """What reading a model server's chain has beside a second for each sample."""
+    fact = Acceleration()
+    fact.command(project="shop", samples=7)
+    assert fact.limit is not None
+    return fact.limit - 7
 
 
 def list_connection_limits() -> list[float]:
@@ -70,6 +84,14 @@ def list_connection_limits() -> list[float]:
         ("a command that changes the project", [compose.LIMIT, compose.BUSY_TIMEOUT]),
         ("the images of a service", [compose.IMAGE_LIMIT, compose.BUSY_TIMEOUT]),
         ("models read with", [reading.HASHING]),
+        ("what a model server computes with", [read_acceleration_limit()]),
+        (
+            "a host that unpacks",
+            [schedule.LIMIT, *map(float, re.findall(r"^timeout (\d+)", BRING, re.MULTILINE))],
+        ),
+        ("pip on this machine", [wheels.LIMIT]),
+        ("a run that a timer begins", [TimerSpec().timeout, units.STOP]),
+        ("the same, while neither a file grows", [compose.IDLE_LIMIT]),
         ("the refs of a git server", [remote.LIST_LIMIT]),
         ("a commit of it", [remote.TREE_LIMIT]),
         ("the logs of containers", [observer.LOG_TIMEOUT]),

@@ -116,6 +116,12 @@ def wrap(text: str, width: int = 20, between: str = "\n") -> str:
         "".join(f"\\u{ord(character):04x}" for character in SECRET),
         "".join(f"&#{ord(character)};" for character in SECRET),
         "".join(f"&#x{ord(character):X};" for character in SECRET),
+        "".join(f"\\{byte:03o}" for byte in BYTES),
+        "".join(f"\\\\{byte:03o}" for byte in BYTES),
+        " ".join(f"{byte:03o}" for byte in BYTES),
+        base64.b64encode(base64.b64encode(BYTES)).decode(),
+        wrap(base64.b64encode(base64.b64encode(BYTES)).decode()),
+        "\0".join(SECRET),
     ],
 )
 def test_what_is_wrapped_or_escaped_as_a_whole_is_replaced(written: str) -> None:
@@ -127,6 +133,19 @@ def test_what_is_wrapped_or_escaped_as_a_whole_is_replaced(written: str) -> None
     assert redacted[0] == f"before {MASK}" + (" after" if len(lines) == 1 else "")
     assert redacted[-1] == (f"{MASK} after" if len(lines) > 1 else redacted[0])
     assert set(redacted[1:-1]) <= {MASK}
+
+
+@pytest.mark.parametrize("before", range(6))
+@pytest.mark.parametrize("after", range(3))
+def test_no_part_is_left_of_what_stands_within_base64_of_base64(before: int, after: int) -> None:
+    once = base64.b64encode(b"u" * before + BYTES + b"v" * after)
+    for around in range(3):
+        text = base64.b64encode(b"x" * around + once + b"y").decode()
+        shown = Redactor({SECRET}).redact(text)
+        assert MASK in shown
+        # What is left decodes to what stood around it alone.
+        left = max(shown.split(MASK), key=len)
+        assert len(left) < 16, shown
 
 
 def test_words_that_stand_beside_each_other_by_chance_stay() -> None:
