@@ -7,6 +7,7 @@ import pprint
 import random
 import shlex
 
+from collections.abc import Callable
 import pytest
 
 from tests.lab import soak
@@ -316,12 +317,19 @@ def test_cron_does_it_where_there_is_no_systemd(keeping: Shop, fleet: str) -> No
 
 
 @pytest.mark.slow
-def test_faults_at_random_are_healed_by_the_next_run_but_one(keeping: Shop) -> None:
+def test_faults_at_random_are_healed_by_the_next_run_but_one(
+    keeping: Shop, record_property: Callable[[str, object], None]
+) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    record_property("seed", seed)
     soak.set_timer(keeping.host, 4)
     # The first run of a timer settles what its files are.
     soak.wait_for_runs(keeping.host, float(keeping.host.now()), 1)
-    seen = soak.soak(keeping, 1, random.Random(17), least=3)
-    assert not seen.wrong, seen
+    seen = soak.soak(keeping, 1, random.Random(seed), least=3)
+    soak.unset_timer(keeping.host)
+    print(f"before: {seen.before}\nafter: {seen.after}")
+    assert not seen.wrong, (seed, seen)
     assert len({name for name, _ in seen.faults}) == 3
 
 
