@@ -42,6 +42,27 @@ def start(host: LabHost, unit: str = UNIT) -> None:
     assert done.returncode == 0, said
 
 
+#: Nothing leaves the host, and nothing enters it, but what goes between it and its containers.
+CUT_OFF = """
+for iptables in iptables ip6tables; do
+  $iptables -N cut-off
+  for own in lo docker0 br-+; do $iptables -A cut-off -o $own -j RETURN; done
+  $iptables -A cut-off -j REJECT
+  for chain in OUTPUT FORWARD; do $iptables -I $chain -j cut-off; done
+  $iptables -I INPUT -i eth0 -j DROP
+done"""
+JOIN_AGAIN = """
+for iptables in iptables ip6tables; do
+  for chain in OUTPUT FORWARD; do $iptables -D $chain -j cut-off; done
+  $iptables -D INPUT -i eth0 -j DROP; $iptables -F cut-off; $iptables -X cut-off
+done"""
+
+
+def can_send(host: LabHost, address: str) -> bool:
+    """Whether the host may send a packet to an address."""
+    return host.run(f"echo >/dev/udp/{address}/9").returncode == 0
+
+
 @pytest.fixture(scope="module")
 def keeping(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """The shop on a host that mends itself; its timer is far away."""
@@ -71,24 +92,48 @@ def test_the_host_heals_itself_without_internet_and_controller(keeping: Shop) ->
     assert host.sh(f"stat -c %a {HOME} {HOME}/current/settings.json") == "700\n600"
     assert "s3cret" not in host.sh(f"systemctl cat {UNIT}.service {UNIT}.timer")
     gone = keeping.source.rename(keeping.directory / "gone")
-    route, names = host.sh("ip route show default"), host.read("/etc/resolv.conf").decode()
-    host.sh("ip route del default; echo nameserver 192.0.2.1 >/etc/resolv.conf")
+    names = host.read("/etc/resolv.conf").decode()
+    host.sh("echo nameserver 192.0.2.1 >/etc/resolv.conf")
+    gateway = host.sh("ip route show default").split()[2]
+    assert can_send(host, gateway)
     try:
         host.docker("rm", "-f", keeping.container("web")["Name"][1:])
-        host.docker("stop", keeping.container("side")["Name"][1:])
+        host.docker("stop", "-t", "0", keeping.container("side")["Name"][1:])
         host.sh(f"echo changed >{keeping.home}/conf/web.conf")
-        start(host)
+        # Nobody begins a run but the timer: the one under way may have missed a fault.
+        soak.wait_for_runs(host, float(host.now()), 1)
         keeping.assert_well()
         assert "changed" not in host.sh(f"cat {keeping.home}/conf/web.conf")
         with keeping.watching() as seen:
-            start(host)
+        host.sh(CUT_OFF)
+        assert not can_send(host, gateway)
+        soak.set_timer(host, 4)
+            soak.wait_for_runs(host, float(host.now()), 1)
         assert seen.quiet, seen.events
         record = json.loads(host.read(f"{HOME}/reports/latest.json"))
         assert [each["outcome"] for each in record["hosts"].values()] == ["converged"]
         assert "s3cret" not in json.dumps(record)
     finally:
         gone.rename(keeping.source)
-        host.sh(f"ip route add {route}; printf %s {shlex.quote(names)} >/etc/resolv.conf")
+        host.sh(f"{JOIN_AGAIN}; printf %s {shlex.quote(names)} >/etc/resolv.conf")
+        soak.unset_timer(host)
+
+
+def test_a_run_that_was_missed_is_made_up_for(keeping: Shop) -> None:
+    host = keeping.host
+    # The host was off when the timer would have begun one.
+    host.sh(f"systemctl stop {UNIT}.timer")
+    soak.wait_for_end(host)
+    host.docker("rm", "-f", keeping.container("web")["Name"][1:])
+    host.sh(f"touch -d '-2 days' /var/lib/systemd/timers/stamp-{UNIT}.timer")
+    since = float(host.now())
+    host.sh(f"systemctl start {UNIT}.timer")
+    soak.wait_for_runs(host, since, 1)
+    keeping.assert_well()
+    # One that was not missed is not made up for.
+    soak.wait_for_end(host)
+    host.sh(f"systemctl stop {UNIT}.timer; systemctl start {UNIT}.timer")
+    assert host.sh(f"systemctl is-active {UNIT}.service", check=False) == "inactive"
 
 
 def test_settings_changed_on_the_controller_reach_the_host(keeping: Shop) -> None:
