@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pprint
 import random
 import shlex
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 import pytest
 
 from tests.lab import locks, soak
 from tests.lab.fixtures import Lab
 from tests.lab.hosts import LabHost
-from tests.lab.stacks import Shop
+from tests.lab.model_registry import ModelRegistry, Pushed
+from tests.lab.model_server import ModelServer
+from tests.lab.models_runs import push
+from tests.lab.names import DATA, FIRST, SECOND, serve, stop_serving
+from tests.lab.stacks import HEALTH, Shop
 
 HOME = "/var/lib/stackmend/schedule/stackmend-host"
 UNIT = "stackmend-host"
@@ -54,6 +61,26 @@ exec /usr/bin/docker "$@"
 KILL_MAIN = (
     "systemctl --help | grep -q -e --kill-whom && echo --kill-whom=main || echo --kill-who=main"
 )
+
+#: Nothing leaves the host, and nothing enters it, but what goes between it and its containers.
+CUT_OFF = """
+for iptables in iptables ip6tables; do
+  $iptables -N cut-off
+  for own in lo docker0 br-+; do $iptables -A cut-off -o $own -j RETURN; done
+  $iptables -A cut-off -j REJECT
+  for chain in OUTPUT FORWARD; do $iptables -I $chain -j cut-off; done
+  $iptables -I INPUT -i eth0 -j DROP
+done"""
+JOIN_AGAIN = """
+for iptables in iptables ip6tables; do
+  for chain in OUTPUT FORWARD; do $iptables -D $chain -j cut-off; done
+  $iptables -D INPUT -i eth0 -j DROP; $iptables -F cut-off; $iptables -X cut-off
+done"""
+
+
+def can_send(host: LabHost, address: str) -> bool:
+    """Whether the host may send a packet to an address."""
+    return host.run(f"echo >/dev/udp/{address}/9").returncode == 0
 
 
 def start(host: LabHost, unit: str = UNIT) -> None:
@@ -98,24 +125,48 @@ def test_the_host_heals_itself_without_internet_and_controller(keeping: Shop) ->
     assert host.sh(f"stat -c %a {HOME} {HOME}/current/settings.json") == "700\n600"
     assert "s3cret" not in host.sh(f"systemctl cat {UNIT}.service {UNIT}.timer")
     gone = keeping.source.rename(keeping.directory / "gone")
-    route, names = host.sh("ip route show default"), host.read("/etc/resolv.conf").decode()
-    host.sh("ip route del default; echo nameserver 192.0.2.1 >/etc/resolv.conf")
+    names = host.read("/etc/resolv.conf").decode()
+    host.sh("echo nameserver 192.0.2.1 >/etc/resolv.conf")
+    gateway = host.sh("ip route show default").split()[2]
+    assert can_send(host, gateway)
     try:
+        host.sh(CUT_OFF)
+        assert not can_send(host, gateway)
+        soak.set_timer(host, 4)
         host.docker("rm", "-f", keeping.container("web")["Name"][1:])
-        host.docker("stop", keeping.container("side")["Name"][1:])
+        host.docker("stop", "-t", "0", keeping.container("side")["Name"][1:])
         host.sh(f"echo changed >{keeping.home}/conf/web.conf")
-        start(host)
+        # Nobody begins a run but the timer: the one under way may have missed a fault.
+        soak.wait_for_runs(host, float(host.now()), 1)
         keeping.assert_well()
         assert "changed" not in host.sh(f"cat {keeping.home}/conf/web.conf")
         with keeping.watching() as seen:
-            start(host)
+            soak.wait_for_runs(host, float(host.now()), 1)
         assert seen.quiet, seen.events
         record = json.loads(host.read(f"{HOME}/reports/latest.json"))
         assert [each["outcome"] for each in record["hosts"].values()] == ["converged"]
         assert "s3cret" not in json.dumps(record)
     finally:
         gone.rename(keeping.source)
-        host.sh(f"ip route add {route}; printf %s {shlex.quote(names)} >/etc/resolv.conf")
+        host.sh(f"{JOIN_AGAIN}; printf %s {shlex.quote(names)} >/etc/resolv.conf")
+        soak.unset_timer(host)
+
+
+def test_a_run_that_was_missed_is_made_up_for(keeping: Shop) -> None:
+    host = keeping.host
+    # The host was off when the timer would have begun one.
+    host.sh(f"systemctl stop {UNIT}.timer")
+    soak.wait_for_end(host)
+    host.docker("rm", "-f", keeping.container("web")["Name"][1:])
+    host.sh(f"touch -d '-2 days' /var/lib/systemd/timers/stamp-{UNIT}.timer")
+    since = float(host.now())
+    host.sh(f"systemctl start {UNIT}.timer")
+    soak.wait_for_runs(host, since, 1)
+    keeping.assert_well()
+    # One that was not missed is not made up for.
+    soak.wait_for_end(host)
+    host.sh(f"systemctl stop {UNIT}.timer; systemctl start {UNIT}.timer")
+    assert host.sh(f"systemctl is-active {UNIT}.service", check=False) == "inactive"
 
 
 def test_those_of_the_report_hear_of_a_host_that_mends_itself_once(keeping: Shop) -> None:
@@ -232,29 +283,228 @@ REMEDIES = (
 )
 
 
-@pytest.mark.slow
-def test_remedies_of_each_kind_come_about_under_the_unit(keeping: Shop) -> None:
-    host = keeping.host
-    keeping.settings["engine"] = {"channel": "distro", "log": {"max_size": "9m"}}
-    allow = ["exe:/usr/bin/python3*"]
-    keeping.settings["ports"] = {"on_conflict": "stop", "allow": allow, "grace": 2, "settle": 1}
-    done = keeping.run("-y")
+#: What the host and its containers resolve, and a server that does not answer.
+NAME, ADDRESS = "queue.lab.test", "192.0.2.10"
+
+GIT = "/srv/git"
+OVERRIDE = f"{Shop.home}/compose.stackmend.yaml"
+
+#: A port of the host's that outgoing connections would be given, too.
+PORT = 45678
+
+
+class Wide:
+    """The shop with the sections whose remedies a service and its files do not need.
+
+    + shop: the shop, whose settings and services get them
+    + model: the model that it wants
+    """
+
+    #: The sections that a host without systemd has not.
+    SECTIONS = ("engine", "ports", "resolver", "links", "models", "allow")
+
+    def __init__(self, shop: Shop, model: Pushed) -> None:
+        self.shop, self.model = shop, model
+        self.server = ModelServer(shop.host, project=shop.project)
+        shop.services["redis"]["ports"] = [f"127.0.0.1:{PORT}:6379"]
+        shop.services["side"]["environment"]["REDIS_URL"] = "redis://localhost:6379/0"
+        shop.services["ollama"] = {
+            "image": "lab/model:1",
+            "restart": "unless-stopped",
+            "volumes": ["models:/root/.ollama"],
+            "healthcheck": {"test": ["CMD", "ollama", "list"], **HEALTH, "interval": "30s"},
+        }
+        shop.compose["volumes"]["models"] = {}
+        allow = ["exe:/usr/bin/python3*"]
+        shop.settings |= {
+            "source": {
+                "git": "git://127.0.0.1/app.git",
+                "ref": "main",
+                "path": "deploy",
+                "insecure": True,
+            },
+            "engine": {"channel": "distro", "log": {"max_size": "9m"}, "allow": ["restart"]},
+            "ports": {"on_conflict": "stop", "allow": allow, "grace": 2, "settle": 1},
+            "resolver": {"servers": [FIRST], "check_names": [NAME]},
+            "links": {"on_conflict": "override"},
+            "models": {"wanted": [model.name], "insecure": True, "minimum_free": 0},
+            "allow": ["restart:resolver"],
+        }
+
+    def serve(self) -> None:
+        """Serve names and the repository on the host."""
+        host = self.shop.host
+        registry = self.model.name.partition(":")[0]
+        known = {NAME: ADDRESS}
+        for name in (registry, registry.replace("registry", "storage", 1)):
+            known[name] = host.sh(f"getent ahostsv4 {name}").split()[0]
+        serve(host, FIRST, SECOND, name=NAME, address=ADDRESS)
+        host.put(f"{DATA}/{FIRST}", "".join(f"{name} {to}\n" for name, to in known.items()))
+        host.put(f"{DATA}/{SECOND}", "dead\n")
+        host.sh(
+            f"mkdir -p {GIT} && cd {GIT} && git init -q --bare -b main app.git && "
+            f"git init -q -b main tree && systemd-run -q --unit lab-git "
+            f"git daemon --export-all --listen=127.0.0.1 --base-path={GIT}"
+        )
+        self.shop.put_files(f"{GIT}/tree/deploy")
+        self.commit()
+
+    def commit(self) -> None:
+        """Push what the project's working tree on the host holds."""
+        author = "-c user.name=lab -c user.email=lab@example.com"
+        self.shop.host.sh(
+            f"cd {GIT}/tree && git add -A && git {author} commit -q -m change && "
+            f"git push -q {GIT}/app.git HEAD:refs/heads/main"
+        )
+
+    def damage(self, text: str) -> None:
+        """All of it at once, and a commit that others have made: another text in a file."""
+        host = self.shop.host
+        # Those rules alone that Docker on this host has made, and no other's.
+        host.sh(
+            "iptables -F; iptables -t nat -F DOCKER; iptables -t nat -S POSTROUTING | "
+            "sed -n '/MASQUERADE/s/^-A/iptables -t nat -D/p' | sh"
+        )
+        # A port is kept for who is to have it and has it not.
+        host.sh("sysctl -q -w net.ipv4.ip_local_reserved_ports=")
+        host.docker("rm", "-f", self.shop.id("redis"))
+        self.shop.put("conf/motd", text)
+        host.put(f"{GIT}/tree/deploy/conf/motd", text)
+        self.commit()
+        host.docker("exec", self.server.container, "ollama", "rm", self.model.name)
+        host.sh(f"rm {OVERRIDE}")
+        self.shop.by_hand("up", "-d", "--no-deps", "side")
+        host.sh(f"echo 'nameserver {SECOND}' >/etc/resolv.conf")
+        assert not self.list_well(text)
+
+    def list_well(self, text: str) -> list[str]:
+        """What of it is well, as the host and its containers themselves have it."""
+        shop, host = self.shop, self.shop.host
+        rules = host.sh("iptables-save -t nat")
+        reserved = host.sh("cat /proc/sys/net/ipv4/ip_local_reserved_ports")
+        address = host.sh(f"timeout 15 getent ahostsv4 {NAME}", check=False)
+        motd = host.docker("exec", shop.id("web"), "cat", "/etc/motd", check=False)
+        redis_url = "REDIS_URL=redis://redis:6379/0"
+        return [
+            what
+            for what, is_so in {
+                "rules": "MASQUERADE" in rules and "--dport 8080 -j DNAT" in rules,
+                "port": str(PORT) in reserved.split(","),
+                "commit": motd == text.strip(),
+                "model": self.model.name in self.server.tags(),
+                "link": redis_url in shop.container("side")["Config"]["Env"],
+                "servers": address.startswith(ADDRESS),
+            }.items()
+            if is_so
+        ]
+
+    def assert_well(self, text: str) -> None:
+        """All of it, and the shop."""
+        self.shop.assert_well()
+        found = self.list_well(text)
+        assert found == ["rules", "port", "commit", "model", "link", "servers"]
+        assert self.server.is_complete(self.model.name)
+        assert self.shop.answers_inside("side", "redis", 6379)
+
+    def narrow(self) -> None:
+        """Take the sections away again; the files are from git for ever."""
+        for section in self.SECTIONS:
+            self.shop.settings.pop(section, None)
+
+
+@pytest.fixture(scope="module")
+def wide(keeping: Shop, model_registry: ModelRegistry) -> Iterator[Wide]:
+    """The shop with all of these sections, as one run has applied them."""
+    wide = Wide(keeping, push(model_registry, "team/first:1b", 1_500_000, seed=1))
+    keeping.write()
+    wide.serve()
+    done = keeping.run("-y", timeout=300)
     assert done.rc == 0, done.out
+    yield wide
+    stop_serving(keeping.host)
+
+
+@pytest.mark.slow
+def test_remedies_of_each_kind_come_about_under_the_unit(keeping: Shop, wide: Wide) -> None:
+    host = keeping.host
+    wide.assert_well("welcome\n")
     for make in REMEDIES:
         make(keeping)
         start(host)
         keeping.assert_well()
     assert '"9m"' in host.read("/etc/docker/daemon.json").decode()
+    wide.damage("come in\n")
+    start(host)
+    wide.assert_well("come in\n")
     with keeping.watching() as seen:
         start(host)
     assert seen.quiet, seen.events
-    del keeping.settings["engine"], keeping.settings["ports"]
-    done = keeping.run("-y")
-    assert done.rc == 0, done.out
+
+
+#: Keeps what it is sent.
+LISTEN = """
+import http.server
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        with open("/srv/heard", "a") as file:
+            file.write(f"{self.path} {body.decode()}\\n")
+        self.send_response(200)
+        self.end_headers()
+
+http.server.ThreadingHTTPServer(("127.0.0.1", 9321), Handler).serve_forever()
+"""
+
+#: What `stackmend[notify]` has that mode `host` does not bring.
+NOTIFIES = ("apprise", "markdown", "oauthlib", "requests_oauthlib")
+
+METRICS = "/home/operator/metrics/fleet.prom"
+
+
+def install_notifier(host: LabHost) -> None:
+    """Give the user's installation what sends messages, and the host what hears them."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in NOTIFIES:
+            found = find_spec(name)
+            assert found is not None
+            for place in found.submodule_search_locations or ():
+                archive.add(place, name)
+    done = host.run("tar -xf - -C /opt/venv/lib/python3*/site-packages", stdin=buffer.getvalue())
+    assert done.returncode == 0, done.stderr
+    host.put("/srv/listen.py", LISTEN)
+    host.sh("systemd-run -q --unit listen python3 /srv/listen.py; touch /srv/heard")
+
+
+def write_fleet(keeping: Shop, home: str) -> None:
+    """Write the user's inventory as the shop's settings are now, and its files."""
+    host = keeping.host
+    keeping.put_files(f"{home}/src")
+    settings = {**keeping.settings, "source": f"{home}/src"}
+    settings["env"] = {"LICENCE_KEY": "s3cret-of-the-shop"}
+    del settings["schedule"]
+    settings["report"] = {
+        "metrics": METRICS,
+        "notify": ["json://127.0.0.1:9321/heard"],
+        "ping": "http://127.0.0.1:9321/ping",
+    }
+    reach = {
+        "ssh_hostname": "127.0.0.1",
+        "ssh_user": "root",
+        "ssh_key": "/home/operator/.ssh/id_ed25519",
+        "ssh_known_hosts_file": "/home/operator/.ssh/known_hosts",
+    }
+    # Its place within the delay leaves cron's own run of the host the time to end.
+    schedule = {"every": "24h", "random_delay": 18}
+    local = {"_sudo": True, "stack": {"schedule": schedule}}
+    hosts = [("@local", local), ("shop", {**reach, "stack": settings})]
+    host.put(f"{home}/fleet.py", f"hosts = {pprint.pformat(hosts)}\n", "0600")
+    host.sh("mkdir -p ~operator/metrics; chown -R operator ~operator")
 
 
 @pytest.fixture(scope="module")
-def fleet(keeping: Shop) -> str:
+def fleet(keeping: Shop, wide: Wide) -> str:
     """A user's inventory on the host, which is then the controller of itself; and its files."""
     host = keeping.host
     # What the host runs by itself serves here as a user's own installation.
@@ -263,22 +513,8 @@ def fleet(keeping: Shop) -> str:
         f"chmod -R a+rX {HOME}/programs; ln -sfn $(readlink -f {HOME}/current/venv) /opt/venv"
     )
     home = "/home/operator/fleet"
-    for path in sorted(keeping.source.rglob("*")):
-        if path.is_file():
-            host.put(f"{home}/src/{path.relative_to(keeping.source)}", path.read_bytes())
-    settings = {**keeping.settings, "source": f"{home}/src"}
-    settings["env"] = {"LICENCE_KEY": "s3cret-of-the-shop"}
-    del settings["schedule"], settings["report"]
-    reach = {
-        "ssh_hostname": "127.0.0.1",
-        "ssh_user": "root",
-        "ssh_key": "/home/operator/.ssh/id_ed25519",
-        "ssh_known_hosts_file": "/home/operator/.ssh/known_hosts",
-    }
-    schedule = {"every": "24h"}
-    local = {"_sudo": True, "stack": {"schedule": schedule}}
-    hosts = [("@local", local), ("shop", {**reach, "stack": settings})]
-    host.put(f"{home}/fleet.py", f"hosts = {pprint.pformat(hosts)}\n", "0600")
+    install_notifier(host)
+    write_fleet(keeping, home)
     host.sh(
         "mkdir -p ~operator/.ssh && chmod 700 ~operator/.ssh && cd ~operator/.ssh && "
         "rm -f id_ed25519 && ssh-keygen -q -t ed25519 -N '' -f id_ed25519 && "
@@ -299,12 +535,24 @@ def as_operator(host: LabHost, home: str, *words: str) -> str:
     return said
 
 
+def list_heard(host: LabHost) -> list[str]:
+    """What was sent to the host's own target: the paths, and what each message is about."""
+    heard = []
+    for line in host.read("/srv/heard").decode().splitlines():
+        if line.startswith("/"):
+            path, _, body = line.partition(" ")
+            path = path.partition("?")[0]
+            title = json.loads(body)["title"] if path == "/heard" else ""
+            heard.append(f"{path} {title.partition(': ')[2]}".strip())
+    return sorted(heard)
+
+
 def edit_schedule(host: LabHost, home: str, before: str, after: str) -> None:
     """Change the schedule in the user's inventory."""
     host.sh(f'sed -i "s/{before}/{after}/" {home}/fleet.py')
 
 
-def test_a_timer_of_the_controller_keeps_the_fleet(keeping: Shop, fleet: str) -> None:
+def test_a_timer_of_the_controller_keeps_the_fleet(keeping: Shop, wide: Wide, fleet: str) -> None:
     host = keeping.host
     unit = "stackmend-controller"
     as_operator(host, fleet, "site", "fleet.py")
@@ -319,15 +567,24 @@ def test_a_timer_of_the_controller_keeps_the_fleet(keeping: Shop, fleet: str) ->
         f"systemd-analyze security --no-pager {unit}.service | tail -n 1", check=False
     )
     assert "OK" in exposed or "MEDIUM" in exposed, exposed
-    host.docker("rm", "-f", keeping.container("web")["Name"][1:])
+    # By a user's hand and by a unit that may write to no more, it does the same.
+    wide.damage("at your service\n")
     host.sh(f"echo changed >{keeping.home}/conf/web.conf")
+    host.put(f"{fleet}/src/conf/motd", "at your service\n")
+    host.sh(f": >/srv/heard; rm {METRICS}")
     start(host, unit)
-    keeping.assert_well()
+    wide.assert_well("at your service\n")
     record = json.loads(host.read(f"{fleet}/var/reports/latest.json"))
     assert record["hosts"]["shop"]["outcome"] == "changed"
+    assert list_heard(host) == ["/heard shop: mended", "/ping/0"]
+    metrics = host.read(METRICS).decode()
+    assert 'host="shop"' in metrics, metrics
+    assert host.sh(f"stat -c '%U %a' {METRICS}") == "operator 644"
+    host.sh(": >/srv/heard")
     with keeping.watching() as seen:
         start(host, unit)
     assert seen.quiet, seen.events
+    assert list_heard(host) == ["/ping/0"]
     assert "converged" in as_operator(host, fleet, "site", "fleet.py")
     edit_schedule(host, fleet, "'every': '24h'", "'present': False")
     as_operator(host, fleet, "site", "fleet.py")
@@ -345,18 +602,31 @@ def test_mode_controller_is_refused_on_another_machine(keeping: Shop) -> None:
     assert '"mode": "host"' in done.out
 
 
-def test_cron_does_it_where_there_is_no_systemd(keeping: Shop, fleet: str) -> None:
+def test_cron_does_it_where_there_is_no_systemd(keeping: Shop, wide: Wide, fleet: str) -> None:
     host = keeping.host
-    table = "/etc/cron.d/stackmend-controller"
-    host.sh("systemctl start cron; mount -t tmpfs tmpfs /run/systemd")
+    table, own = "/etc/cron.d/stackmend-controller", f"/etc/cron.d/{UNIT}"
+    wide.narrow()
+    write_fleet(keeping, fleet)
+    before = keeping.settings["schedule"]
+    host.sh(f"systemctl stop {UNIT}.timer; systemctl start cron; mount -t tmpfs tmpfs /run/systemd")
     try:
+        # The host itself, each minute.
+        keeping.settings["schedule"] = {**before, "every": "1min"}
+        done = keeping.run("-y")
+        assert done.rc == 0, done.out
+        assert host.sh(f"stat -c '%a %U' {own}") == "644 root"
         as_operator(host, fleet, "site", "fleet.py")
         assert "2 converged" in as_operator(host, fleet, "site", "fleet.py")
         assert not host.exists("/etc/systemd/system/stackmend-controller.timer")
         assert host.sh(f"stat -c '%a %U' {table}") == "644 root"
-        # cron itself begins it, within a minute.
+        # cron itself begins both within a minute, the controller's some seconds later.
         edit_schedule(host, fleet, "'every': '24h'", "'every': '1min'")
         as_operator(host, fleet, "site", "fleet.py")
+        since = float(host.now())
+        host.docker("rm", "-f", keeping.container("web")["Name"][1:])
+        soak.wait_for_runs(host, since, 1)
+        keeping.assert_well()
+        host.sh(f"rm {own}")
         since = float(host.now())
         host.docker("rm", "-f", keeping.container("web")["Name"][1:])
         soak.wait_for_runs(host, since, 1, reports=f"{fleet}/var/reports")
@@ -364,18 +634,26 @@ def test_cron_does_it_where_there_is_no_systemd(keeping: Shop, fleet: str) -> No
         edit_schedule(host, fleet, "'every': '1min'", "'present': False")
         as_operator(host, fleet, "site", "fleet.py")
     finally:
-        host.sh("umount /run/systemd; systemctl stop cron")
+        keeping.settings["schedule"] = before
+        host.sh(f"umount /run/systemd; systemctl stop cron; rm -f {own}")
     assert not host.exists(table)
     assert host.exists(HOME)
 
 
 @pytest.mark.slow
-def test_faults_at_random_are_healed_by_the_next_run_but_one(keeping: Shop) -> None:
+def test_faults_at_random_are_healed_by_the_next_run_but_one(
+    keeping: Shop, record_property: Callable[[str, object], None]
+) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    record_property("seed", seed)
     soak.set_timer(keeping.host, 4)
     # The first run of a timer settles what its files are.
     soak.wait_for_runs(keeping.host, float(keeping.host.now()), 1)
-    seen = soak.soak(keeping, 1, random.Random(17), least=3)
-    assert not seen.wrong, seen
+    seen = soak.soak(keeping, 1, random.Random(seed), least=3)
+    soak.unset_timer(keeping.host)
+    print(f"before: {seen.before}\nafter: {seen.after}")
+    assert not seen.wrong, (seed, seen)
     assert len({name for name, _ in seen.faults}) == 3
 
 
