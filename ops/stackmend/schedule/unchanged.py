@@ -32,7 +32,7 @@ def make_files(spec: TimerSpec, settings: BaseModel) -> Iterator[tuple[str, byte
         return
     stack = settings if isinstance(settings, ComposeSpec) else None
     variables = {
-        "home": f"{HOME}/{spec.unit}",
+        "room": f"{HOME}/{spec.unit}",
         "full_every": str(int(spec.full_every)),
         # A timer is never exact: the run that comes next to it is the full one.
         "slack": str(int((spec.interval or 0) / 2)),

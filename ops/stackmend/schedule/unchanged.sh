@@ -1,7 +1,7 @@
 # Print "unchanged" where this host can show that nothing has happened since the last run that found
 # nothing to do, and no run is due: then there is nothing to run for. Whatever it cannot tell is a change.
 # What is there now waits beside, for the run to keep where it finds nothing to do. Before it stand, see
-# schedule/unchanged.py: home, full_every, slack, project, directory, and PATH.
+# schedule/unchanged.py: room, full_every, slack, project, directory, and PATH.
 # shellcheck disable=SC2154 # these are assigned there
 LC_ALL=C TZ=UTC0
 export PATH LC_ALL TZ
@@ -9,7 +9,7 @@ unset CDPATH
 umask 077
 # The journal gets the reason of a full run, and nothing else.
 exec 3>&2 2>/dev/null
-kept=$home/unchanged next=$home/unchanged.new socket=/run/docker.sock result='' is_files='' is_engine=''
+kept=$room/unchanged next=$room/unchanged.new socket=/run/docker.sock result='' is_files='' is_engine=''
 # Only what is kept from a run that found nothing to do says that there was nothing.
 trap '[ "$result" = unchanged ] || rm -f -- "$kept"' EXIT
 trap 'exit 1' TERM
@@ -26,15 +26,15 @@ run() {
 as='%n %d %i %f %u %g %s %y %z'
 files() {
   # A run writes the files that systemd's resolver and the engine make of others, too.
-  stat -c "$as" -- "$home/current" /etc/resolv.conf /etc/hosts /etc/nsswitch.conf /etc/docker/daemon.json \
+  stat -c "$as" -- "$room/current" /etc/resolv.conf /etc/hosts /etc/nsswitch.conf /etc/docker/daemon.json \
     /etc/systemd/resolved.conf /run/docker.pid /var/lib/stackmend/pauses.json \
-    /var/lib/stackmend/limits.json "/etc/systemd/system/${home##*/}.service" \
+    /var/lib/stackmend/limits.json "/etc/systemd/system/${room##*/}.service" \
     /etc/systemd/system/docker.service /etc/systemd/system/docker.socket \
     /usr/lib/systemd/system/docker.service /usr/lib/systemd/system/docker.socket \
     /lib/systemd/system/docker.service /lib/systemd/system/docker.socket \
     /var/lib/docker/image/*/repositories.json
   stat -L -c "$as" -- /etc/resolv.conf /etc/hosts /etc/docker/daemon.json
-  find "$home/current/" /etc/docker /etc/systemd/system/docker.service.d \
+  find "$room/current/" /etc/docker /etc/systemd/system/docker.service.d \
     /etc/systemd/system/docker.socket.d /etc/systemd/resolved.conf.d \
     \( -name venv -o -name __pycache__ \) -prune -o ! -type d -exec stat -c "$as" -- {} +
   [ -n "$project" ] || return 0
@@ -119,7 +119,7 @@ found=$({
   echo "=files $?"
   answers
   echo "=engine $?"
-} </dev/null | head -c 33554432 | home=$home project=$project awk '
+} </dev/null | head -c 33554432 | room=$room project=$project awk '
   function cut(from, to,   i, j) {
     i = index($0, from)
     j = i ? index(substr($0, i), to) : 0
@@ -127,7 +127,7 @@ found=$({
   }
   BEGIN {
     expected = -1
-    home = ENVIRON["home"] "/current"
+    room = ENVIRON["room"] "/current"
     files = "sha256sum"
     engine = "tr \"{}\" \"\\n\\n\" | sort | sha256sum"
     ours = "\"com.docker.compose.project\":\"" ENVIRON["project"] "\""
@@ -135,8 +135,8 @@ found=$({
   /^=files / { behind = 1; readable = $2 == 0; next }
   !behind {
     # Without these nothing has been compared.
-    if (index($0, home " ") == 1) linked = 1
-    if (index($0, home "/inventory.py ") == 1) listed = 1
+    if (index($0, room " ") == 1) linked = 1
+    if (index($0, room "/inventory.py ") == 1) listed = 1
     print | files
     next
   }
@@ -195,9 +195,9 @@ if [ -f /etc/docker/daemon.json ]; then
 fi
 full=$(df -P -- / "$root" | awk 'NR > 1 { if ($5 !~ /^[0-9]+%$/ || $5 + 0 > 90) bad = 1; rows++ } END { print (rows < 2 || bad) }')
 [ "$full" = 0 ] || run 'a disk is more than 90 % full, or cannot be read'
-if [ -f "$home/current/ping" ]; then
+if [ -f "$room/current/ping" ]; then
   # Whoever waits for this host hears that it is well; where that fails, the run tries it.
-  curl -q -s -f -o /dev/null --max-time 10 --proto '=http,https' -K "$home/current/ping" </dev/null >&2 ||
+  curl -q -s -f -o /dev/null --max-time 10 --proto '=http,https' -K "$room/current/ping" </dev/null >&2 ||
     run 'the ping did not arrive'
 fi
 result=unchanged
