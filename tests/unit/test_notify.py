@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import platform
 import socket
 import subprocess
 import sys
@@ -25,6 +26,9 @@ from tests.unit.test_notices import EVERY, FIRST, make_host, make_run
 
 # Apprise imports it where Python still has it.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+#: What messages call this machine.
+HERE = f"{platform.node()} (@local)"
 
 
 class Target:
@@ -313,7 +317,7 @@ def test_a_run_sends_them(target: Target, tmp_path: Path) -> None:
 
     broken = apply(f"echo {target.url}; false")
     requests = dict(target.take())
-    assert json.loads(requests["/secret-topic"])["title"] == "stackmend: @local: broke"
+    assert json.loads(requests["/secret-topic"])["title"] == f"stackmend: {HERE}: broke"
     (ping,) = (path for path in requests if path.startswith("/ping/secret-check/1?rid="))
     assert b"1 failed" in requests[ping]
     assert "did not arrive" not in broken.out
@@ -321,4 +325,4 @@ def test_a_run_sends_them(target: Target, tmp_path: Path) -> None:
     assert target.take() == []
     apply("true")
     titles = [json.loads(body)["title"] for path, body in target.take() if "ping" not in path]
-    assert titles == ["stackmend: @local: well again"]
+    assert titles == [f"stackmend: {HERE}: well again"]
