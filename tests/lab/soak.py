@@ -235,12 +235,14 @@ def measure(host: LabHost) -> Measure:
             f"du -sb --exclude reports --exclude 'journal.jsonl*' {STATE} | cut -f 1; "
             f"cat {STATE}/journal.jsonl* | wc -c"
         )
-        names = host.sh(f"find {REPORTS} -type f -printf '%P\n' 2>/dev/null").split()
+        # Before the first run there is none.
+        listed = host.sh(f"find {REPORTS} -type f -printf '%P\n' 2>/dev/null", check=False)
         # A health check that is begun just now is none of those that stay.
         looks = [
             json.loads(host.sh(f"python3 -c {shlex.quote(PROCESSES_OF_HOST)}")) for _ in range(3)
         ]
     own, changes = map(int, size.split())
+    names = listed.split()
     records = frozenset(name for name in names if name.startswith("2"))
     fewest = min(looks, key=lambda look: sum(number for number, _ in look.values()))
     processes = {name: (number, kib) for name, (number, kib) in sorted(fewest.items())}
