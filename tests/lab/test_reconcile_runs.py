@@ -203,7 +203,8 @@ def test_nothing_to_do_takes_no_lock(fleet: Fleet) -> None:
         done = fleet.run("reconcile", "fleet.py", "--detailed-exitcode")
         assert done.rc == 0, done.out
         assert fleet.run("reconcile", "fleet.py", "--dry").rc == 0
-        assert fleet.run("doctor", "fleet.py").rc == 0
+        doctor = fleet.run("doctor", "fleet.py")
+        assert doctor.rc == 0, doctor.out
 
 
 def test_a_host_that_hangs_holds_no_other(fleet: Fleet) -> None:
