@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -244,6 +245,25 @@ def test_a_jump_host_that_drops_connections(make_sshd: Callable[..., Sshd], tmp_
     assert len(jump.times) == 6
 
 
+@pytest.fixture
+def _reaped(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """paramiko neither waits for the programs that it runs nor closes their pipes."""
+    begun: list[subprocess.Popen[bytes]] = []
+    begin = paramiko.ProxyCommand.__init__
+
+    def note(self: paramiko.ProxyCommand, line: str) -> None:
+        begin(self, line)
+        begun.append(self.process)
+
+    monkeypatch.setattr(paramiko.ProxyCommand, "__init__", note)
+    yield
+    assert begun
+    for program in begun:
+        with program:
+            program.kill()
+
+
+@pytest.mark.usefixtures("_reaped")
 def test_a_program_between_that_ends_is_not_run_again(tmp_path: Path) -> None:
     """It may have been refused a login."""
     with pytest.raises(ConnectError) as caught:
