@@ -258,6 +258,10 @@ def _reaped(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(paramiko.ProxyCommand, "__init__", note)
     yield
     assert begun
+    # They end the program as well, and want it to be there.
+    for thread in threading.enumerate():
+        if isinstance(thread, paramiko.Transport):
+            thread.join(10)
     for program in begun:
         with program:
             program.kill()
