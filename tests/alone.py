@@ -1,7 +1,7 @@
-"""What failed beside other tests, once more with nothing beside it: ``python -m tests.alone``.
+"""What failed in a run of tests, once more with nothing beside it: ``python -m tests.alone``.
 
 Limits of stackmend's own run out where four tests and their hosts share two cores that others use
-as well; such a failure says nothing about stackmend. One that comes again alone does. Each is
+as well, and times come out wrong; such a failure says nothing about stackmend. One that comes again alone does. Each is
 named with what became of it, so that none that failed once is hidden; where more than `MOST`
 failed, none is tried again, for then it is not chance.
 """
@@ -43,7 +43,7 @@ def main() -> int:
         return 1
     outcomes = Outcomes()
     status = pytest.main(["-p", "no:cacheprovider", *failed], plugins=[outcomes])
-    print("failed beside other tests, then alone:")
+    print("failed, then once more alone:")
     for name in failed:
         passed = name in outcomes.ran - outcomes.failed
         print(f"  {'passed' if passed else 'FAILED'}  {name}")
