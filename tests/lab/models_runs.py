@@ -159,8 +159,10 @@ class Runs:
             {key: value for key, value in {**self.policy, **call}.items() if value is not None}
             for call in calls
         ]
+        # All begin at once: what they give to each other meanwhile is what is looked at.
+        stack = {"reconcile": {"canary": len(self.hosts)}}
         inventory = controller.write_inventory(
-            self.directory, self.hosts, user=user, data={"pulled": pulled}
+            self.directory, self.hosts, user=user, data={"pulled": pulled}, stack=stack
         )
         return controller.start(
             inventory, "tests/lab/pull_models.py", *(arguments or ("-y",)), env=self.environment
