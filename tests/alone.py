@@ -1,9 +1,9 @@
 """What failed in a run of tests, once more with nothing beside it: ``python -m tests.alone``.
 
 Limits of stackmend's own run out where four tests and their hosts share two cores that others use
-as well, and times come out wrong; such a failure says nothing about stackmend. One that comes again alone does. Each is
-named with what became of it, so that none that failed once is hidden; where more than `MOST`
-failed, none is tried again, for then it is not chance.
+as well, and times come out wrong; such a failure says nothing about stackmend. One that comes again
+alone does. Each is named with what became of it, so that none that failed once is hidden; where
+more than `MOST` failed, none is tried again, for then it is not chance.
 """
 
 from __future__ import annotations
