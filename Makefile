@@ -35,8 +35,8 @@ check: lint ## lint, the tests that need no host but for slow ones, coverage of 
 	$(BIN)/pytest -n $(WORKERS) $(SHARE) -m 'not slow and not timed' --cov --durations 10 tests/unit tests/facts tests/operations
 
 test: lint ## everything that CI runs: lint, then the tests, on real hosts where the lab can run
-	$(BIN)/pytest -n $(WORKERS) $(SHARE) -m 'not timed' --durations 10 || $(BIN)/python -m tests.alone
-	$(BIN)/pytest -m timed --durations 10 || $(BIN)/python -m tests.alone # they measure time
+	$(BIN)/pytest -n $(WORKERS) $(SHARE) -m 'not timed' --durations 10 --cache-clear || $(BIN)/python -m tests.alone
+	$(BIN)/pytest -m timed --durations 10 --cache-clear || $(BIN)/python -m tests.alone # they measure time
 
 fuzz: setup ## every probe on hosts that lie, with more than 10,000 new examples
 	@$(BIN)/python -m tests.fuzz $(SEED)
